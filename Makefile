@@ -1,0 +1,39 @@
+# imgbuild: `make help` lists the targets.
+GO      ?= go
+ARCH    ?= amd64
+BIN     := bin
+OUT     ?= demo
+GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
+export CGO_ENABLED := 0
+
+.PHONY: help tools build demo test short lint bench generate clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+tools: ## install what this host lacks (QEMU, OVMF, mmdebstrap ...); asks for nothing that is there
+	@./test/tools.sh
+
+build: ## build imgbuild and the two programs that it puts on nodes, into bin/
+	$(GO) build $(GOFLAGS_STATIC) -o $(BIN)/imgbuild ./cmd/imgbuild
+	GOOS=linux GOARCH=$(ARCH) $(GO) build $(GOFLAGS_STATIC) -o $(BIN)/imgbuild-initrd-$(ARCH) ./cmd/imgbuild-initrd
+	GOOS=linux GOARCH=$(ARCH) $(GO) build $(GOFLAGS_STATIC) -o $(BIN)/imgbuild-firstboot-$(ARCH) ./cmd/imgbuild-firstboot
+
+demo: tools build ## build a master and a worker, boot both in QEMU, show the cluster
+	$(GO) run ./test/demo -bin $(BIN) -out $(OUT)
+
+test: tools build ## everything CI checks, the booted cluster included
+	$(GO) vet ./...
+	$(GO) test -timeout 75m ./...
+
+short: ## the tests that take seconds
+	$(GO) test -short ./...
+
+lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
+	@./test/lint.sh
+
+generate: ## write the generated documents anew
+	$(GO) test ./builder/spec ./cmd/imgbuild -run 'Golden|Docs|Generated' -update
+
+clean: ## remove what the build made; the cache stays
+	rm -rf $(BIN) $(OUT)

@@ -1,0 +1,159 @@
+// Package builder is the product as a library. This file is the flow, on one
+// page: say → decide → do → check. The stages are the packages below; they know
+// nothing of each other beyond the values that pass here.
+package builder
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/imgbuild/imgbuild/builder/assemble"
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/rootfs"
+	"github.com/imgbuild/imgbuild/builder/source"
+	"github.com/imgbuild/imgbuild/internal/report"
+	"github.com/imgbuild/imgbuild/internal/tree"
+)
+
+// Options is one run of the flow, as the caller asks for it.
+type Options struct {
+	Role     string
+	Files    []string // spec files over the role's profile, in order
+	Sets     []string // "key.path=value" over those
+	Out      string   // folder for everything that is written
+	LockFile string   // empty: imgbuild.lock in Out
+	CacheDir string   // empty: the XDG cache folder
+	ToolDir  string   // where the node's own executables lie; empty: beside this program
+	Update   bool     // pin anew even where the lock still answers
+	Report   report.Reporter
+}
+
+// Result is what a build made.
+type Result struct {
+	Plan     *plan.Plan
+	Manifest *Manifest
+	Dir      string
+}
+
+// Build runs the whole flow and leaves the outputs, the manifest and the lock in
+// the output folder. They appear whole, by rename, or not at all.
+func Build(ctx context.Context, o Options) (*Result, error) {
+	// say
+	node, err := Load(o)
+	if err != nil {
+		return nil, err
+	}
+	// decide
+	tools, err := findTools(o.ToolDir, node.Arch)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := openSources(o, node)
+	if err != nil {
+		return nil, err
+	}
+	pins, err := settle(ctx, o, node, sources)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plan.Make(node, pins, tools.digests())
+	if err != nil {
+		return nil, err
+	}
+	// do
+	scratch, err := makeScratch(o.Out)
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(scratch) //nolint:errcheck // what matters was renamed out of it
+	root, kernel, err := layOut(ctx, o, p, sources, tools)
+	if err != nil {
+		return nil, err
+	}
+	disk, err := assembleDisk(ctx, o, p, root, kernel, tools, scratch)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := writeOutputs(ctx, o, p, disk, scratch)
+	if err != nil {
+		return nil, err
+	}
+	// check
+	if err := checkOutputs(ctx, o, p, manifest, scratch); err != nil {
+		return nil, err
+	}
+	return &Result{Plan: p, Manifest: manifest, Dir: o.Out}, publish(o, p, manifest, scratch)
+}
+
+// Plan runs the flow up to the plan and writes nothing but the cache.
+func Plan(ctx context.Context, o Options) (*plan.Plan, error) {
+	node, err := Load(o)
+	if err != nil {
+		return nil, err
+	}
+	tools, err := findTools(o.ToolDir, node.Arch)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := openSources(o, node)
+	if err != nil {
+		return nil, err
+	}
+	locked, err := resolve(ctx, o, node, sources)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Make(node, locked.Nodes[node.Role].Pins, tools.digests())
+}
+
+// Lock runs the flow up to the lock and writes the lock file.
+func Lock(ctx context.Context, o Options) (*lock.File, error) {
+	node, err := Load(o)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := openSources(o, node)
+	if err != nil {
+		return nil, err
+	}
+	locked, err := resolve(ctx, o, node, sources)
+	if err != nil {
+		return nil, err
+	}
+	return locked, writeFile(o.lockPath(), locked.Bytes())
+}
+
+func (o Options) lockPath() string {
+	if o.LockFile != "" {
+		return o.LockFile
+	}
+	return filepath.Join(o.Out, lock.FileName)
+}
+
+func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tools) (*tree.Tree, rootfs.Kernel, error) {
+	layers, err := s.Base(ctx, p.Inputs)
+	if err != nil {
+		return nil, rootfs.Kernel{}, err
+	}
+	base, err := rootfs.Layers(layers)
+	if err != nil {
+		return nil, rootfs.Kernel{}, err
+	}
+	parts, err := gatherParts(ctx, o, p, s, t, base)
+	if err != nil {
+		return nil, rootfs.Kernel{}, err
+	}
+	defer o.Report.Stage("laying out the root file system")()
+	kernel, err := rootfs.Seal(base)
+	if err != nil {
+		return nil, kernel, err
+	}
+	return base, kernel, rootfs.Apply(base, p, parts)
+}
+
+func assembleDisk(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, t *tools, scratch string) (*assemble.Disk, error) {
+	defer o.Report.Stage("sealing the root file system and assembling the disk")()
+	return assemble.Build(ctx, p, root, k, t.initrd, scratch)
+}

@@ -1,0 +1,45 @@
+package component
+
+import (
+	"strings"
+
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/spec"
+)
+
+// containerd is the container runtime, with runc and the CNI plugins of the base.
+func containerd() Component {
+	return Component{
+		Name: "containerd", Doc: "containerd with the CRI on, systemd cgroups, kubeadm's sandbox image",
+		Request: func(n *spec.Node) Wants {
+			w := Wants{Packages: []string{"runc", "containernetworking-plugins"}}
+			if n.Containerd.Source == "base" {
+				w.Packages = append(w.Packages, "containerd")
+				return w
+			}
+			for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+				w.Requests = append(w.Requests, lock.Request{Kind: lock.KindPart, Name: name, Version: n.Containerd.Version, Source: n.Containerd.Source})
+			}
+			return w
+		},
+		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			first := strings.HasPrefix(n.Containerd.Version, "1.")
+			files, err := overlay("containerd", view{Node: n, Facts: f, Containerd1: first})
+			a := Addition{
+				Files:  files,
+				Enable: []Unit{{"containerd.service", "multi-user.target"}},
+				Checks: []Check{
+					{"the CRI answers", "crictl info >/dev/null"},
+					{"containerd uses systemd cgroups", "crictl info | grep -q '\"SystemdCgroup\": true'"},
+					{"the kubelet uses systemd cgroups", "grep -q 'cgroupDriver: systemd' /var/lib/kubelet/config.yaml"},
+				},
+			}
+			if n.Containerd.Source != "base" {
+				for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+					a.Files = append(a.Files, File{Path: "/usr/bin/" + name, Mode: 0o755, Part: name})
+				}
+			}
+			return a, err
+		},
+	}
+}

@@ -1,0 +1,24 @@
+package component
+
+import "github.com/imgbuild/imgbuild/builder/spec"
+
+// firstboot is the agent that makes the node a member of its cluster.
+func firstboot() Component {
+	add := fromOverlay("firstboot", Addition{
+		Files:  []File{{Path: "/usr/lib/imgbuild/imgbuild-firstboot", Mode: 0o755, Part: "imgbuild-firstboot"}},
+		Enable: []Unit{{"imgbuild-firstboot.service", "multi-user.target"}},
+		Checks: []Check{
+			{"first boot is done", "grep -q '\"committed\"' /run/imgbuild/status.json"},
+		},
+	})
+	return Component{
+		Name: "firstboot", Doc: "the agent that runs kubeadm init or join",
+		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			a, err := add(n, f)
+			if n.Role == "master" {
+				a.Checks = append(a.Checks, Check{"root has a kubeconfig", "test -s /root/.kube/config && [ $(stat -Lc %a /root/.kube/config) = 600 ]"})
+			}
+			return a, err
+		},
+	}
+}

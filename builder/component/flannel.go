@@ -1,0 +1,49 @@
+package component
+
+import (
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/spec"
+)
+
+// cniPlugins are the plugins of the base's package and flannel's own.
+var cniPlugins = []string{"bandwidth", "bridge", "dhcp", "dummy", "firewall", "host-device", "host-local", "ipvlan", "loopback", "macvlan",
+	"portmap", "ptp", "sbr", "static", "tap", "tuning", "vlan", "vrf"}
+
+// flannelCNIVersion is the last release of the CNI plugins that holds flannel's.
+const flannelCNIVersion = "0.9.1"
+
+// flannel is the pod network, unless the spec says none.
+func flannel() Component {
+	return Component{
+		Name: "flannel", Doc: "the pod network: manifest, plugin, its port in the firewall, its device left alone",
+		Request: func(n *spec.Node) Wants {
+			if n.CNI.Name != "flannel" {
+				return Wants{}
+			}
+			return Wants{Requests: []lock.Request{
+				{Kind: lock.KindPart, Name: "flannel-cni", Version: flannelCNIVersion, Source: "gomodule"},
+				{Kind: lock.KindImage, Name: flannelImage, Version: "v" + n.CNI.Version, Source: "auto"},
+			}}
+		},
+		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			v := view{Node: n, Facts: f, FlannelImage: flannelImage + ":v" + n.CNI.Version, Plugins: cniPlugins}
+			if n.CNI.Name != "flannel" {
+				return Addition{}, nil
+			}
+			v.Plugins = append([]string{"flannel"}, cniPlugins...)
+			files, err := overlay("flannel", v)
+			a := Addition{
+				Files: append(files, File{Path: "/usr/lib/cni/flannel", Mode: 0o755, Part: "flannel-cni"}),
+				Checks: []Check{
+					{"flannel has a subnet", "test -s /run/flannel/subnet.env"},
+				},
+			}
+			if n.CNI.Backend == "vxlan" {
+				a.Modules = []string{"vxlan"}
+				a.Ports = []Port{{"udp", 8472, 8472, "flannel VXLAN"}}
+				a.Checks = append(a.Checks, Check{"VXLAN checksums are not offloaded", "ethtool -k flannel.1 | grep -q 'tx-checksum-ip-generic: off'"})
+			}
+			return a, err
+		},
+	}
+}

@@ -1,0 +1,44 @@
+package component
+
+import (
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/spec"
+)
+
+// Names of images without a tag, as kubeadm knows them. A request without a
+// version takes the tag that the chosen kubeadm names.
+const (
+	kubeRegistry   = "registry.k8s.io/"
+	flannelImage   = "ghcr.io/flannel-io/flannel"
+	imageArchive   = "images.tar"
+	imageArchiveAt = "/usr/lib/imgbuild/images.tar"
+)
+
+// onboardImages is every container image that a node of the role needs, in one
+// archive, so that a first boot needs no network beyond its own cluster.
+func onboardImages() Component {
+	return Component{
+		Name: "images", Doc: "all container images of the role on board",
+		Request: func(n *spec.Node) Wants {
+			k := n.Kubernetes
+			image := func(name, version string) lock.Request {
+				return lock.Request{Kind: lock.KindImage, Name: name, Version: version, Source: k.Source}
+			}
+			out := []lock.Request{image(kubeRegistry+"kube-proxy", "v"+k.Version), image(kubeRegistry+"pause", ""), image(kubeRegistry+"coredns/coredns", "")}
+			if n.Role == "master" {
+				for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
+					out = append(out, image(kubeRegistry+name, "v"+k.Version))
+				}
+				out = append(out, image(kubeRegistry+"etcd", ""))
+			}
+			return Wants{Requests: out}
+		},
+		Add: func(_ *spec.Node, f Facts) (Addition, error) {
+			a := Addition{Files: []File{{Path: imageArchiveAt, Mode: 0o644, Part: imageArchive}}}
+			for _, ref := range f.Images {
+				a.Checks = append(a.Checks, Check{"image " + ref + " is on board", "crictl inspecti " + ref + " | grep -q '\"pinned\": true'"})
+			}
+			return a, nil
+		},
+	}
+}

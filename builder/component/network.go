@@ -1,0 +1,19 @@
+package component
+
+// network is the machine's own links, names and time; the pod network's are left alone.
+func network() Component {
+	return Component{
+		Name: "network", Doc: "DHCP on the machine's links, names, time; hands off the pod network's links and routes",
+		Request: wants("systemd-resolved", "systemd-timesyncd", "iproute2", "ethtool", "conntrack", "socat", "iptables", "nftables"),
+		Add: fromOverlay("network", Addition{
+			Files: []File{{Path: "/etc/resolv.conf", Link: "../run/systemd/resolve/stub-resolv.conf"}},
+			Enable: []Unit{{"systemd-networkd.service", "multi-user.target"}, {"systemd-networkd.socket", "sockets.target"},
+				{"systemd-networkd-wait-online.service", "network-online.target"},
+				{"systemd-resolved.service", "sysinit.target"}, {"systemd-timesyncd.service", "sysinit.target"}},
+			Checks: []Check{
+				{"names resolve", "getent hosts $(hostname)"},
+				{"networkd leaves foreign routes", "networkctl --no-pager list | grep -q ."},
+			},
+		}),
+	}
+}

@@ -1,0 +1,24 @@
+package component
+
+// system is the base's userland: the service manager, logs, and what must not run.
+func system() Component {
+	return Component{
+		Name: "system", Doc: "service manager, journal, no core dumps, no timers of a mutable system",
+		Request: wants("systemd", "systemd-sysv", "udev", "dbus", "bash", "coreutils", "util-linux", "mount", "procps", "ca-certificates",
+			"libnss-myhostname", "libpam-systemd"),
+		Add: fromOverlay("system", Addition{
+			Mask: []string{
+				"apt-daily.service", "apt-daily.timer", "apt-daily-upgrade.service", "apt-daily-upgrade.timer", "dpkg-db-backup.service",
+				"dpkg-db-backup.timer", "e2scrub_all.service", "e2scrub_all.timer", "e2scrub_reap.service", "man-db.service", "man-db.timer",
+				"systemd-firstboot.service", "systemd-machine-id-commit.service", "systemd-pcrmachine.service",
+				"serial-getty@ttyS0.service", // agetty hangs up whoever else writes to the console
+				"systemd-update-done.service", "ldconfig.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service",
+			},
+			Cmdline: []string{"systemd.firstboot=off", "panic=10"},
+			Checks: []Check{
+				{"no failed units", `[ -z "$(systemctl --failed --no-legend --plain)" ]`},
+				{"cgroup v2", "[ $(stat -fc %T /sys/fs/cgroup) = cgroup2fs ]"},
+			},
+		}),
+	}
+}

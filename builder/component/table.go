@@ -1,0 +1,21 @@
+package component
+
+// All is the one list of components. The order is only that of the plan's text:
+// components do not build on one another.
+func All() []Component {
+	return []Component{
+		kernel(),
+		system(),
+		state(),
+		network(),
+		firewall(),
+		swap(),
+		ssh(),
+		containerd(),
+		kubernetes(),
+		onboardImages(),
+		flannel(),
+		firstboot(),
+		userFiles(),
+	}
+}

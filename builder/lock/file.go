@@ -1,0 +1,162 @@
+package lock
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/imgbuild/imgbuild/internal/fault"
+)
+
+// Format is the lock file's format number.
+const Format = 1
+
+// FileName is what a lock file is called.
+const FileName = "imgbuild.lock"
+
+// File is imgbuild.lock: what each role's node is made of.
+type File struct {
+	Format int              `json:"format"`
+	Nodes  map[string]Entry `json:"nodes"`
+}
+
+// Entry is one role's part: what was asked and what that was resolved to.
+type Entry struct {
+	Asked []Request `json:"asked"`
+	Pins  []Pin     `json:"pins"`
+}
+
+// Resolver turns one request into pins: several for a base, one for most others.
+type Resolver interface {
+	Resolve(ctx context.Context, r Request) ([]Pin, error)
+}
+
+// Parse reads a lock file.
+func Parse(data []byte) (*File, error) {
+	var f File
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		return nil, fault.New(fault.Lock, "reading the lock: %w; delete it or run `imgbuild lock` to write it anew", err)
+	}
+	if f.Format != Format {
+		return nil, fault.New(fault.Lock, "the lock has format %d, this imgbuild reads %d; run `imgbuild lock` to write it anew", f.Format, Format)
+	}
+	return &f, nil
+}
+
+// Bytes is the lock file's text: stable, one value a line.
+func (f *File) Bytes() []byte {
+	out, _ := json.MarshalIndent(f, "", " ") // plain data cannot fail
+	return append(out, '\n')
+}
+
+// Stale says how the entry for a role differs from what is asked; nil means that
+// it still answers.
+func (f *File) Stale(role string, asked []Request) []string {
+	entry, ok := f.Nodes[role]
+	if !ok {
+		return []string{"nothing is pinned for " + role}
+	}
+	var out []string
+	had := byKey(entry.Asked)
+	for key, now := range byKey(asked) {
+		old, ok := had[key]
+		switch {
+		case !ok:
+			out = append(out, fmt.Sprintf("%s is not pinned", key))
+		case old.Version != now.Version:
+			out = append(out, fmt.Sprintf("%s: pinned for version %q, asked for %q", key, old.Version, now.Version))
+		case old.Source != now.Source:
+			out = append(out, fmt.Sprintf("%s: pinned from source %q, asked for %q", key, old.Source, now.Source))
+		case !slices.Equal(old.Args, now.Args):
+			out = append(out, fmt.Sprintf("%s: asked with other details than pinned", key))
+		}
+		delete(had, key)
+	}
+	for key := range had {
+		out = append(out, fmt.Sprintf("%s is pinned but no longer asked for", key))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// StaleError says that the lock does not answer the spec, and the way out.
+func StaleError(path, role string, why []string) error {
+	return fault.New(fault.Lock, "%s is stale for %s: %s; run `imgbuild lock %s` with the same flags to pin anew", path, role, joinLines(why), role)
+}
+
+func joinLines(why []string) string {
+	if len(why) > 3 {
+		return fmt.Sprintf("%s; %s; %s; and %d more", why[0], why[1], why[2], len(why)-3)
+	}
+	s := why[0]
+	for _, w := range why[1:] {
+		s += "; " + w
+	}
+	return s
+}
+
+// Resolve pins what a role asks for. A request that another role already has
+// pinned is answered by the same pins, so that all nodes of one lock agree.
+func (f *File) Resolve(ctx context.Context, role string, asked []Request, r Resolver) error {
+	entry := Entry{Asked: asked}
+	for _, req := range asked {
+		pins, ok := f.borrow(role, req)
+		if !ok {
+			var err error
+			if pins, err = r.Resolve(ctx, req); err != nil {
+				return fmt.Errorf("resolving %s %s: %w", req.Kind, req.Name, err)
+			}
+		}
+		for i := range pins {
+			pins[i].Request = req.Name
+		}
+		entry.Pins = append(entry.Pins, pins...)
+	}
+	slices.SortStableFunc(entry.Pins, func(a, b Pin) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Request, b.Request), cmp.Compare(a.Name, b.Name))
+	})
+	if f.Nodes == nil {
+		f.Format, f.Nodes = Format, map[string]Entry{}
+	}
+	f.Nodes[role] = entry
+	return nil
+}
+
+func (f *File) borrow(role string, req Request) ([]Pin, bool) {
+	for _, other := range slices.Sorted(maps.Keys(f.Nodes)) {
+		entry := f.Nodes[other]
+		if other == role || !slices.ContainsFunc(entry.Asked, func(r Request) bool { return reflect.DeepEqual(r, req) }) {
+			continue
+		}
+		var pins []Pin
+		for _, p := range entry.Pins {
+			if p.Kind == req.Kind && p.Request == req.Name {
+				pins = append(pins, p)
+			}
+		}
+		return pins, len(pins) > 0
+	}
+	return nil, false
+}
+
+// Digest is the sha256, in hex, of a role's pins: the identity of a build's inputs.
+func (e Entry) Digest() string {
+	out, _ := json.Marshal(e.Pins) // plain data cannot fail
+	return fmt.Sprintf("%x", sha256.Sum256(out))
+}
+
+func byKey(rs []Request) map[string]Request {
+	out := map[string]Request{}
+	for _, r := range rs {
+		out[string(r.Kind)+" "+r.Name] = r
+	}
+	return out
+}

@@ -1,0 +1,116 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/imgbuild/imgbuild/builder/assemble"
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/output"
+	"github.com/imgbuild/imgbuild/builder/plan"
+)
+
+// Manifest says what a build wrote and from what. It lies beside the outputs as
+// NAME.manifest.json.
+type Manifest struct {
+	ID         string            `json:"id"` // the plan's
+	Role       string            `json:"role"`
+	Arch       string            `json:"arch"`
+	Kubernetes string            `json:"kubernetes"`
+	RootHash   string            `json:"rootHash"` // of dm-verity, hex
+	UKI        string            `json:"uki"`      // path in the ESP
+	Outputs    []Written         `json:"outputs"`
+	Images     []string          `json:"images"` // on board
+	Inputs     []lock.Pin        `json:"inputs"`
+	Tools      map[string]string `json:"tools"`
+}
+
+// Written is one output file. Size and SHA256 are of the whole file.
+type Written struct {
+	Format string `json:"format"`
+	File   string `json:"file"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// writeOutputs makes every output in the scratch folder, those that consume the disk last.
+func writeOutputs(ctx context.Context, o Options, p *plan.Plan, d *assemble.Disk, scratch string) (*Manifest, error) {
+	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: d.RootHash, UKI: d.UKI,
+		Images: p.Images, Inputs: p.Inputs, Tools: p.Tools}
+	for _, last := range []bool{false, true} {
+		for _, out := range p.Outputs {
+			format, err := output.Find(out.Format)
+			if err != nil {
+				return nil, err
+			}
+			if format.Last != last {
+				continue
+			}
+			done := o.Report.Stage("writing " + out.File)
+			file := filepath.Join(scratch, out.File)
+			if err := format.Write(ctx, d.Path, file, out.Compress); err != nil {
+				return nil, err
+			}
+			w, err := measure(out, file)
+			if err != nil {
+				return nil, err
+			}
+			m.Outputs = append(m.Outputs, w)
+			done()
+		}
+	}
+	return m, nil
+}
+
+func measure(out plan.Output, file string) (Written, error) {
+	f, err := os.Open(file) // #nosec G304 -- our own output
+	if err != nil {
+		return Written{}, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	return Written{Format: out.Format, File: out.File, Size: n, SHA256: fmt.Sprintf("%x", h.Sum(nil))}, err
+}
+
+// publish gives every output its final name, the manifest last: where a manifest
+// is, all it names is there.
+func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
+	for _, w := range m.Outputs {
+		file := filepath.Join(scratch, w.File)
+		if err := os.Chmod(file, 0o644); err != nil { // #nosec G302 -- an image holds no secret
+			return err
+		}
+		if err := os.Rename(file, filepath.Join(o.Out, w.File)); err != nil {
+			return err
+		}
+	}
+	text, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(o.Out, p.Name()+".manifest.json"), append(text, '\n'))
+}
+
+// writeFile makes a file that appears whole or not at all.
+func writeFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // #nosec G301 -- the user's output folder
+		return err
+	}
+	return renameio.WriteFile(path, data, 0o644) // #nosec G306 -- no secret
+}
+
+// makeScratch makes the folder that everything grows in, on the outputs' file system.
+func makeScratch(out string) (string, error) {
+	if err := os.MkdirAll(out, 0o755); err != nil { // #nosec G301 -- the user's output folder
+		return "", err
+	}
+	return os.MkdirTemp(out, ".imgbuild-")
+}

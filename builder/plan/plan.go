@@ -1,0 +1,185 @@
+// Package plan decides, as pure data, what an image will be: its inputs, the
+// files and units of the node tree, the kernel command line, the disk and the
+// outputs. A plan can be read, compared and hashed; its hash is the image's id.
+// It does no I/O and knows no time.
+package plan
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/builder/component"
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/fault"
+)
+
+// Plan is everything that a build does, decided.
+type Plan struct {
+	ID         string            `json:"id"` // sha256, in hex, of all that follows
+	Role       string            `json:"role"`
+	Arch       string            `json:"arch"`
+	Spec       *spec.Node        `json:"spec"`
+	Inputs     []lock.Pin        `json:"inputs"`
+	Tools      map[string]string `json:"tools"` // imgbuild's own executables on the node: name → sha256
+	Components []string          `json:"components"`
+	Files      []component.File  `json:"files"` // sorted by path
+	Units      Units             `json:"units"`
+	Ports      []component.Port  `json:"ports"`
+	Images     []string          `json:"images"`  // on board, name:tag
+	Cmdline    []string          `json:"cmdline"` // without the root hash, which the root decides
+	Disk       Disk              `json:"disk"`
+	Outputs    []Output          `json:"outputs"`
+	Checks     []component.Check `json:"checks"`
+}
+
+// Units is what systemd starts and never starts.
+type Units struct {
+	Enable []component.Unit `json:"enable"`
+	Mask   []string         `json:"mask"`
+}
+
+// Disk is the layout of the image; sizes are in bytes. The root and verity
+// partitions take what their content needs, rounded up to MiB.
+type Disk struct {
+	ESPSize  int64  `json:"espSize"`
+	RootName string `json:"rootName"` // GPT names
+	TreeName string `json:"treeName"`
+}
+
+// Output is one file that the build writes.
+type Output struct {
+	Format   string `json:"format"`
+	File     string `json:"file"`
+	Compress bool   `json:"compress,omitempty"`
+}
+
+// espSize leaves room for the UKIs of two slots and one being written, each with
+// three times today's kernel and initrd.
+const espSize = 512 << 20
+
+// Ask collects what all components of the node ask for: the base with its
+// packages first, then parts and images.
+func Ask(n *spec.Node) []lock.Request {
+	packages := slices.Clone(n.Base.Packages)
+	var rest []lock.Request
+	for _, c := range component.All() {
+		if c.Request == nil {
+			continue
+		}
+		w := c.Request(n)
+		packages = append(packages, w.Packages...)
+		rest = append(rest, w.Requests...)
+	}
+	slices.Sort(packages)
+	base := lock.Request{Kind: lock.KindBase, Name: n.Base.Name, Source: "debian", Args: slices.Compact(packages)}
+	if n.Base.Mirror != "" {
+		base.Args = append([]string{"mirror=" + n.Base.Mirror}, base.Args...)
+	}
+	if n.Base.OCI != "" {
+		base = lock.Request{Kind: lock.KindBase, Name: n.Base.OCI, Source: "oci"}
+	}
+	return append([]lock.Request{base}, rest...)
+}
+
+// Make decides. Tools are the digests of imgbuild's own executables that go on the node.
+func Make(n *spec.Node, pins []lock.Pin, tools map[string]string) (*Plan, error) {
+	p := &Plan{Role: n.Role, Arch: n.Arch, Spec: n, Inputs: pins, Tools: tools,
+		Disk:    Disk{ESPSize: espSize, RootName: "imgbuild-root", TreeName: "imgbuild-verity"},
+		Cmdline: slices.Clone(n.Boot.Cmdline)}
+	facts := factsOf(pins)
+	p.Images = facts.Images
+	var added []component.Addition
+	for _, c := range component.All() {
+		p.Components = append(p.Components, c.Name)
+		if c.Add == nil {
+			continue
+		}
+		a, err := c.Add(n, facts)
+		if err != nil {
+			return nil, fault.New(fault.Spec, "%s: %w", c.Name, err)
+		}
+		added = append(added, a)
+	}
+	if err := p.merge(n, added); err != nil {
+		return nil, err
+	}
+	for _, f := range n.Output.Formats {
+		p.Outputs = append(p.Outputs, Output{Format: f, File: p.Name() + "." + f, Compress: n.Output.Compress && f != "raw"})
+	}
+	p.ID = p.hash()
+	return p, p.addFacts(n, facts)
+}
+
+// Name is what the outputs are called, without an ending.
+func (p *Plan) Name() string { return cmp.Or(p.Spec.Output.Name, p.Role) }
+
+// merge joins what the components add. Two components that put different
+// things at one path are a mistake of the builder, named.
+func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
+	for _, a := range added {
+		p.Files = append(p.Files, a.Files...)
+		p.Units.Enable = append(p.Units.Enable, a.Enable...)
+		p.Units.Mask = append(p.Units.Mask, a.Mask...)
+		p.Ports = append(p.Ports, a.Ports...)
+		p.Cmdline = append(p.Cmdline, a.Cmdline...)
+		p.Checks = append(p.Checks, a.Checks...)
+	}
+	rendered, err := component.Render(n, added)
+	if err != nil {
+		return err
+	}
+	p.Files = append(p.Files, rendered...)
+	slices.SortStableFunc(p.Files, func(a, b component.File) int { return strings.Compare(a.Path, b.Path) })
+	for i := 1; i < len(p.Files); i++ {
+		if a, b := p.Files[i-1], p.Files[i]; a.Path == b.Path && a != b {
+			return fmt.Errorf("two components put different things at %s", a.Path)
+		}
+	}
+	p.Files = slices.Compact(p.Files)
+	slices.SortFunc(p.Units.Enable, func(a, b component.Unit) int { return strings.Compare(a.By+a.Name, b.By+b.Name) })
+	slices.Sort(p.Units.Mask)
+	p.Units.Enable, p.Units.Mask = slices.Compact(p.Units.Enable), slices.Compact(p.Units.Mask)
+	return nil
+}
+
+func (p *Plan) hash() string {
+	out, _ := json.Marshal(p) // plain data cannot fail; the ID is still empty
+	return fmt.Sprintf("%x", sha256.Sum256(out))
+}
+
+// JSON is the plan as stable, indented text.
+func (p *Plan) JSON() []byte {
+	out, _ := json.MarshalIndent(p, "", " ")
+	return append(out, '\n')
+}
+
+func factsOf(pins []lock.Pin) component.Facts {
+	f := component.Facts{Pins: pins}
+	for _, p := range pins {
+		if p.Kind != lock.KindImage {
+			continue
+		}
+		f.Images = append(f.Images, p.Name)
+		if strings.Contains(p.Name, "/pause:") {
+			f.Pause = p.Name
+		}
+	}
+	slices.Sort(f.Images)
+	return f
+}
+
+// addFacts puts the image's own description, node.json, on the node, for the
+// first-boot agent. It carries the plan's id and so comes last.
+func (p *Plan) addFacts(n *spec.Node, f component.Facts) error {
+	file, err := component.NodeFacts(n, f, p.ID)
+	if err != nil {
+		return err
+	}
+	p.Files = append(p.Files, file)
+	return nil
+}

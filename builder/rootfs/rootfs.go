@@ -1,0 +1,119 @@
+// Package rootfs makes a node's root file system as a tree in memory: the base's
+// layers, sealed for a read-only life, and on top what the plan says. Nothing is
+// unpacked on the host. It does not use the network.
+package rootfs
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/builder/component"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/tree"
+)
+
+// Parts gives the content of executables and other large files by name.
+type Parts interface {
+	Part(name string) (tree.Content, error)
+}
+
+// Layers reads the base's uncompressed layer archives, lowest first.
+func Layers(files []string) (*tree.Tree, error) {
+	t := tree.New()
+	for _, file := range files {
+		if err := t.ApplyTar(file); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// Apply puts what the plan says on a sealed tree.
+func Apply(t *tree.Tree, p *plan.Plan, parts Parts) error {
+	for _, f := range p.Files {
+		if err := put(t, f, parts); err != nil {
+			return fmt.Errorf("placing %s: %w", f.Path, err)
+		}
+	}
+	for _, u := range p.Units.Enable {
+		if err := enable(t, u); err != nil {
+			return err
+		}
+	}
+	for _, name := range p.Units.Mask {
+		t.Remove("etc/systemd/system/" + name)
+		if err := t.Put("etc/systemd/system/"+name, link("/dev/null")); err != nil {
+			return err
+		}
+	}
+	return identify(t, p)
+}
+
+func put(t *tree.Tree, f component.File, parts Parts) error {
+	where, err := inside(t, f.Path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case f.Link != "":
+		return t.Put(where, link(f.Link))
+	case f.Dir:
+		if n, ok := t.Get(where); ok && n.Mode.IsDir() {
+			n.Mode = fs.ModeDir | fs.FileMode(f.Mode)
+			return nil
+		}
+		return t.Put(where, tree.Node{Mode: fs.ModeDir | fs.FileMode(f.Mode)})
+	case f.Part != "":
+		content, err := parts.Part(f.Part)
+		if err != nil {
+			return err
+		}
+		return t.Put(where, tree.Node{Mode: fs.FileMode(f.Mode), Content: content})
+	}
+	return t.Put(where, tree.Node{Mode: fs.FileMode(f.Mode), Content: tree.Bytes(f.Text)})
+}
+
+// inside follows links in the folders above p, so that /sbin/x lands in /usr/sbin.
+func inside(t *tree.Tree, p string) (string, error) {
+	dir, base := path.Split(path.Clean(p))
+	real, _, err := t.Resolve(dir)
+	if err != nil {
+		return tree.Clean(p) // the folder is not there yet
+	}
+	return path.Join(real, base), nil
+}
+
+func link(target string) tree.Node { return tree.Node{Mode: fs.ModeSymlink | 0o777, Link: target} }
+
+// enable makes the link that a unit's [Install] section would, below /usr, so
+// that it is the image's and not an operator's choice in /etc.
+func enable(t *tree.Tree, u component.Unit) error {
+	const dir = "usr/lib/systemd/system/"
+	file := u.Name
+	if at, rest, ok := strings.Cut(u.Name, "@"); ok && !strings.HasPrefix(rest, ".") {
+		file = at + "@" + path.Ext(rest)
+	}
+	if _, ok := t.Get(dir + file); !ok {
+		if _, ok := t.Get("etc/systemd/system/" + file); !ok {
+			return fmt.Errorf("unit %s is to be enabled, but no component or package brings it", u.Name)
+		}
+	}
+	return t.Put(dir+u.By+".wants/"+u.Name, link("../"+file))
+}
+
+// identify adds the image's name to os-release(5), which the boot menu and
+// systemd-sysupdate read.
+func identify(t *tree.Tree, p *plan.Plan) error {
+	const file = "usr/lib/os-release"
+	old, err := t.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text := strings.TrimRight(string(old), "\n") + fmt.Sprintf("\nIMAGE_ID=imgbuild-%s\nIMAGE_VERSION=%s\n", p.Role, Version(p))
+	return t.Put(file, tree.Node{Mode: 0o644, Content: tree.Bytes(text)})
+}
+
+// Version is the image's version: Kubernetes' and the start of the plan's id.
+func Version(p *plan.Plan) string { return p.Spec.Kubernetes.Version + "-" + p.ID[:12] }

@@ -1,0 +1,101 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/images"
+	"github.com/imgbuild/imgbuild/internal/fetch"
+	"github.com/imgbuild/imgbuild/internal/store"
+)
+
+// baseRecipe changes whenever the same pins would give another tree.
+const baseRecipe = "1"
+
+// ResolveBase pins a base: one pin per package, or one for an OCI image.
+func (s *Set) ResolveBase(ctx context.Context, req lock.Request) ([]lock.Pin, error) {
+	if req.Source == "oci" {
+		pin, err := resolveBaseOCI(ctx, s.opt, req)
+		return []lock.Pin{pin}, err
+	}
+	b, err := debianBase(req, s.opt.Arch)
+	if err != nil {
+		return nil, err
+	}
+	return b.Resolve(ctx)
+}
+
+// debianBase reads a request back: its name is in the catalogue, its arguments
+// are packages, the first may be "mirror=URL".
+func debianBase(req lock.Request, arch string) (DebianBase, error) {
+	def, err := images.Find(req.Name)
+	if err != nil {
+		return DebianBase{}, err
+	}
+	b := DebianBase{Name: def.Name, Suite: def.Suite, Arch: arch, Packages: slices.Clone(req.Args)}
+	if len(b.Packages) > 0 {
+		if mirror, ok := strings.CutPrefix(b.Packages[0], "mirror="); ok {
+			b.Mirror, b.Packages = mirror, b.Packages[1:]
+		}
+	}
+	return b, nil
+}
+
+// Base yields the base's layers, uncompressed tar archives in the store, lowest first.
+func (s *Set) Base(ctx context.Context, pins []lock.Pin) ([]string, error) {
+	var base []lock.Pin
+	for _, p := range pins {
+		if p.Kind == lock.KindBase {
+			base = append(base, p)
+		}
+	}
+	if len(base) == 0 {
+		return nil, fmt.Errorf("the lock pins no base")
+	}
+	if base[0].Source == "oci" {
+		return s.baseOCI(ctx, base[0])
+	}
+	text, _ := json.Marshal(base) // plain data cannot fail
+	key := fmt.Sprintf("base %s %s %x", baseRecipe, s.opt.Arch, sha256.Sum256(text))
+	layer, err := s.opt.Store.Once(ctx, key, func(ctx context.Context) (string, error) { return s.makeBase(ctx, base) })
+	return []string{layer}, err
+}
+
+func (s *Set) makeBase(ctx context.Context, pins []lock.Pin) (string, error) {
+	done := s.opt.Report.Stage(fmt.Sprintf("fetching %d packages", len(pins)))
+	items := make([]fetch.Item, len(pins))
+	for i, p := range pins {
+		items[i] = fetch.Item{URL: p.URL, Size: p.Size, SHA256: p.Digest}
+	}
+	client := fetch.New(s.opt.Store, fetch.Options{Progress: func(done, total int64) { s.opt.Report.Progress("packages", done, total, "B") }})
+	files, err := client.All(ctx, items)
+	done()
+	if err != nil {
+		return "", err
+	}
+	byDigest := map[string]string{}
+	for i, p := range pins {
+		byDigest[p.Digest] = files[i]
+	}
+	b, err := debianBase(lock.Request{Name: pins[0].Request}, s.opt.Arch)
+	if err != nil {
+		return "", err
+	}
+	defer s.opt.Report.Stage("building the base " + b.Name)()
+	r, w := io.Pipe()
+	go func() {
+		w.CloseWithError(b.Build(ctx, pins, func(p lock.Pin) (string, error) { return byDigest[p.Digest], nil }, w)) //nolint:errcheck // always nil
+	}()
+	digest, _, err := s.opt.Store.Put(ctx, r)
+	_ = r.CloseWithError(err) // so that mmdebstrap ends when the store cannot take it
+	return digest, err
+}
+
+// Store is the content store that the sources file into.
+func (s *Set) Store() *store.Store { return s.opt.Store }

@@ -1,0 +1,123 @@
+package spec
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// rule says what one string may be: one of Enum, or a match of Pattern. Both go
+// into the JSON Schema as they stand, so a pattern keeps to what Go and ECMA 262
+// have in common. No pattern lets a control character, a quote, a backslash, a
+// dollar or a percent sign through: these strings end up in unit files, in the
+// kernel command line, in TOML, YAML and nft rules.
+type rule struct {
+	Enum    []string
+	Pattern string
+	Want    string   // "a version": what a value that does not match is not
+	Hint    string   // the way out
+	Later   []string // known, but not yet; never part of Enum
+	Max     int      // length in bytes; 0 is maxText
+}
+
+// maxText is the length of a string where its rule names none.
+const maxText = 255
+
+const (
+	wordHint   = "use letters, digits and . _ , : / = @ + - only"
+	domainText = `[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*`
+	reference  = `^[A-Za-z0-9./~][A-Za-z0-9._/:+~-]*(@sha256:[0-9a-f]{64})?$`
+	anyPath    = `^[A-Za-z0-9._/~+@-]+$`
+	webAddress = `^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/+=:@-]*)?$`
+)
+
+// rules has one entry for every string of a Node, by path; "[]" stands for any item
+// of a list and "*" for any key of a map, "*key" for the key itself.
+var rules = map[string]rule{
+	"apiVersion": {Enum: []string{APIVersion}},
+	"kind":       {Enum: []string{Kind}},
+	"role":       {Enum: roles},
+	"arch":       {Enum: arches, Later: []string{"arm64"}},
+
+	"base.name":       {Enum: baseNames()},
+	"base.oci":        {Pattern: reference, Want: "an image reference or a folder", Hint: `write it as "registry.example/os:tag" or "./layout"`},
+	"base.mirror":     {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
+	"base.kernel":     {Enum: kernels},
+	"base.packages[]": {Pattern: `^[a-z0-9][a-z0-9+.-]+$`, Want: "a Debian package name", Hint: "use lower-case letters, digits and + - . (at least two)"},
+
+	"kubernetes.version":          {Pattern: `^[0-9]+\.[0-9]+(\.[0-9]+)?$`, Want: "a version", Hint: versionHint},
+	"kubernetes.kubeletVersion":   {Pattern: `^[0-9]+\.[0-9]+(\.[0-9]+)?$`, Want: "a version", Hint: versionHint},
+	"kubernetes.source":           {Enum: kubernetesSources},
+	"kubernetes.dir":              {Pattern: anyPath, Want: "a folder", Hint: pathHint},
+	"kubernetes.oci":              {Pattern: reference, Want: "an image reference or a folder", Hint: `write it as "registry.example/k8s:tag" or "./layout"`},
+	"kubernetes.release.url":      {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
+	"kubernetes.release.registry": {Pattern: `^[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._/-]+)?$`, Want: "a registry", Hint: `write it as "registry.example:5000/path"`},
+	"kubernetes.release.roots":    {Pattern: anyPath, Want: "a file name", Hint: pathHint},
+	"kubernetes.podCIDR":          {Pattern: `^[0-9.]+/[0-9]+$`, Want: "an IPv4 network", Hint: `write it as "10.244.0.0/16"`},
+	"kubernetes.serviceCIDR":      {Pattern: `^[0-9.]+/[0-9]+$`, Want: "an IPv4 network", Hint: `write it as "10.96.0.0/12"`},
+	"kubernetes.dnsDomain":        {Pattern: `^` + domainText + `$`, Want: "a DNS name", Hint: `write it as "cluster.local"`, Max: 64},
+	"kubernetes.proxyMode":        {Enum: proxyModes},
+
+	"containerd.version": {Pattern: `^[0-9]+\.[0-9]+(\.[0-9]+)?$`, Want: "a version", Hint: `write it as "2.3.2", without a leading "v"`},
+	"containerd.source":  {Enum: containerdSources},
+	"containerd.dir":     {Pattern: anyPath, Want: "a folder", Hint: pathHint},
+
+	"cni.name":    {Enum: networks},
+	"cni.version": {Pattern: `^[0-9]+\.[0-9]+\.[0-9]+$`, Want: "a version", Hint: `write it as "0.26.7", without a leading "v"`},
+	"cni.backend": {Enum: backends},
+
+	"firewall.allow[]": {Pattern: `^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$`, Want: "a port", Hint: `write it as "tcp/9100" or "udp/30000-30100"`},
+
+	"boot.cmdline[]":    {Pattern: `^[A-Za-z0-9][A-Za-z0-9._,:/=@+-]*$`, Want: "a word of the kernel command line", Hint: wordHint},
+	"boot.console[]":    {Pattern: `^[A-Za-z0-9]+(,[A-Za-z0-9]+)?$`, Want: "a console", Hint: `write it as "ttyS0,115200n8" or "tty0"`},
+	"boot.modules[]":    {Pattern: `^[A-Za-z0-9][A-Za-z0-9_-]*$`, Want: "a module name", Hint: "use letters, digits, _ and -", Max: 64},
+	"boot.sysctls.*":    {Pattern: `^[A-Za-z0-9_.,:/|@+-]+([ \t][A-Za-z0-9_.,:/|@+-]+)*$`, Want: "a kernel setting's value", Hint: wordHint},
+	"boot.sysctls.*key": {Pattern: `^[a-z][a-z0-9_]*([./][A-Za-z0-9_-]+)+$`, Want: "the name of a kernel setting", Hint: `write it as "net.ipv4.ip_forward"`},
+
+	"time.servers[]": {Pattern: `^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$`, Want: "a host name or address", Hint: `write it as "ntp.example.org"`},
+
+	"files[].path":    {Pattern: `^(/[A-Za-z0-9._@+:~-]+)+$`, Want: "an absolute file path", Hint: "use letters, digits and . _ @ + : ~ - between single slashes"},
+	"files[].content": {Max: maxDocument},
+	"files[].mode":    {Pattern: `^0[0-7]{3}$`, Want: "a mode", Hint: `write it in quotes, as "0644"`},
+
+	"disk.varSize":     {Pattern: `^[1-9][0-9]{0,5}(Mi|Gi|Ti)$`, Want: "a size", Hint: `write it as "4Gi" or "512Mi"`},
+	"output.formats[]": {Enum: formats},
+	"output.name":      {Pattern: `^[A-Za-z0-9][A-Za-z0-9._-]*$`, Want: "a file name", Hint: "use letters, digits and . _ - only; the folder is given by -o", Max: 100},
+}
+
+const (
+	versionHint = `write it as "1.37.2" or "1.36", without a leading "v"`
+	pathHint    = "use letters, digits and . _ / ~ + @ - only"
+)
+
+// check returns what is wrong with s and the way out, or two empty strings.
+func (r rule) check(s string) (message, hint string) {
+	limit := r.Max
+	if limit == 0 {
+		limit = maxText
+	}
+	switch {
+	case len(s) > limit:
+		return sprintf("%d bytes long, %d are allowed", len(s), limit), "make it shorter"
+	case slices.Contains(r.Later, s):
+		return sprintf("%s is not supported yet", quote(s)), "use " + orList(r.Enum)
+	case len(r.Enum) > 0 && !slices.Contains(r.Enum, s):
+		hint := "use " + orList(r.Enum)
+		if near := nearest(s, r.Enum); near != "" {
+			hint = sprintf("did you mean %q? known: %s", near, orList(r.Enum))
+		}
+		return sprintf("%s is not known", quote(s)), hint
+	case r.Pattern != "" && !regexp.MustCompile(r.Pattern).MatchString(s):
+		return sprintf("%s is not %s", quote(s), r.Want), r.Hint
+	}
+	return "", ""
+}
+
+// orList joins names for a sentence: "raw or qcow2".
+func orList(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}

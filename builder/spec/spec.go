@@ -1,0 +1,181 @@
+// Package spec is the node as the user says it: the YAML document's types, the
+// strict decoder, the merge profile → file → --set, the defaults that depend on
+// other values, and the rules. It reports every finding with its file, line,
+// column and way out. It touches no file system, network or clock, and it decides
+// nothing about how a node is built.
+package spec
+
+// The document's version and kind, as they stand in every file.
+const (
+	APIVersion = "imgbuild.dev/v1alpha1"
+	Kind       = "Node"
+)
+
+// Header says what a document is.
+type Header struct {
+	// Version of this format: imgbuild.dev/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind of the document: Node.
+	Kind string `json:"kind"`
+
+	origins origins // where each value was written; not part of the document
+}
+
+// Node describes one Kubernetes node. A Node that Load returned without errors is
+// complete: every default is filled in and every version has three numbers.
+type Node struct {
+	Header
+	// What the node is: master (control plane) or worker. The command says it; a file may repeat it.
+	Role string `json:"role,omitempty"`
+	// Processor architecture: amd64.
+	Arch string `json:"arch,omitempty"`
+	// The operating system below.
+	Base Base `json:"base"`
+	// The Kubernetes parts.
+	Kubernetes Kubernetes `json:"kubernetes"`
+	// The container runtime.
+	Containerd Containerd `json:"containerd"`
+	// The pod network.
+	CNI CNI `json:"cni"`
+	// The node's own packet filter.
+	Firewall Firewall `json:"firewall"`
+	// Remote login.
+	SSH SSH `json:"ssh"`
+	// Kernel command line, modules and settings.
+	Boot Boot `json:"boot"`
+	// Where the node gets the time.
+	Time Time `json:"time"`
+	// Files to put on the node.
+	Files []File `json:"files,omitempty"`
+	// Room on the disk.
+	Disk Disk `json:"disk"`
+	// What the build writes.
+	Output Output `json:"output"`
+}
+
+// Base is the operating system.
+type Base struct {
+	// A name from the catalogue in images/. Leave it out where oci is set.
+	Name string `json:"name,omitempty"`
+	// An OCI image reference, or a folder with an OCI layout, instead of a name. It must hold a kernel and systemd.
+	OCI string `json:"oci,omitempty"`
+	// Package mirror, an http(s) URL. Left out: the base's own default.
+	Mirror string `json:"mirror,omitempty"`
+	// Kernel package: cloud (virtual machines) or generic (all hardware).
+	Kernel string `json:"kernel,omitempty"`
+	// Additional packages of the base, by name.
+	Packages []string `json:"packages,omitempty"`
+}
+
+// Kubernetes is the set of Kubernetes parts and the cluster's shape.
+type Kubernetes struct {
+	// Version of the control plane and of kubeadm, such as 1.37.2. A minor alone ("1.36", in quotes) takes its newest known patch.
+	Version string `json:"version,omitempty"`
+	// Version of the kubelet, if it is to be older than the control plane (by 3 minors at most).
+	KubeletVersion string `json:"kubeletVersion,omitempty"`
+	// Where the parts come from. auto takes the release and falls back to gomodule.
+	Source string `json:"source,omitempty"`
+	// Folder with the parts, for source dir.
+	Dir string `json:"dir,omitempty"`
+	// OCI image reference or layout folder with the parts, for source oci.
+	OCI string `json:"oci,omitempty"`
+	// Where the upstream release lies, for source release and auto.
+	Release Release `json:"release"`
+	// Addresses of the pods.
+	PodCIDR string `json:"podCIDR,omitempty"`
+	// Addresses of the services.
+	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	// DNS name of the cluster.
+	DNSDomain string `json:"dnsDomain,omitempty"`
+	// How kube-proxy does its work.
+	ProxyMode string `json:"proxyMode,omitempty"`
+}
+
+// Release is an upstream release host and registry.
+type Release struct {
+	// Base URL of the release host. Left out: the upstream one.
+	URL string `json:"url,omitempty"`
+	// Registry host of the control-plane images. Left out: the upstream one.
+	Registry string `json:"registry,omitempty"`
+	// File with the certificates that release signatures are checked against. Left out: the built-in ones.
+	Roots string `json:"roots,omitempty"`
+}
+
+// Containerd is the container runtime.
+type Containerd struct {
+	// Version, such as 2.3.2. Left out: the default, or the base's own for source base.
+	Version string `json:"version,omitempty"`
+	// Where it comes from. base is the base's package (1.7 on Debian trixie).
+	Source string `json:"source,omitempty"`
+	// Folder with the executables, for source dir.
+	Dir string `json:"dir,omitempty"`
+}
+
+// CNI is the pod network.
+type CNI struct {
+	// Name: flannel, or none where the cluster brings its own.
+	Name string `json:"name,omitempty"`
+	// Version. Left out: the default.
+	Version string `json:"version,omitempty"`
+	// How packets travel between nodes.
+	Backend string `json:"backend,omitempty"`
+}
+
+// Firewall is the node's own packet filter: input is denied but for what the
+// role, the CNI and this list need.
+type Firewall struct {
+	// Whether the filter is loaded at boot.
+	Enabled bool `json:"enabled"`
+	// More ports to let in: "tcp/9100", "udp/30000-30100".
+	Allow []string `json:"allow,omitempty"`
+}
+
+// SSH is remote login, by keys only.
+type SSH struct {
+	// Whether sshd runs. Keys come with the node config, never with the image.
+	Enabled bool `json:"enabled"`
+}
+
+// Boot is what the kernel gets to know.
+type Boot struct {
+	// More words for the kernel command line.
+	Cmdline []string `json:"cmdline,omitempty"`
+	// Kernel consoles, the last one is /dev/console: "ttyS0,115200n8".
+	Console []string `json:"console,omitempty"`
+	// More kernel modules to load.
+	Modules []string `json:"modules,omitempty"`
+	// More kernel settings; they win over the built-in ones.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+}
+
+// Time is where the node gets the time.
+type Time struct {
+	// NTP servers. Left out: the base's default and what DHCP says.
+	Servers []string `json:"servers,omitempty"`
+}
+
+// File is one file to put on the node.
+type File struct {
+	// Absolute path; not below /var, /run, /proc, /sys, /dev or /tmp, which are not in the image.
+	Path string `json:"path"`
+	// The text. No secrets: everyone who has the image can read it.
+	Content string `json:"content,omitempty"`
+	// Permission bits as a string of octal digits, such as "0644" (the default).
+	Mode string `json:"mode,omitempty"`
+}
+
+// Disk is room on the disk.
+type Disk struct {
+	// Least size of /var, which grows to the disk at first boot: "4Gi".
+	VarSize string `json:"varSize,omitempty"`
+}
+
+// Output is what the build writes.
+type Output struct {
+	// Formats: raw, qcow2.
+	Formats []string `json:"formats,omitempty"`
+	// Whether formats that can be compressed are.
+	Compress bool `json:"compress"`
+	// File name without its ending. Left out: the role.
+	Name string `json:"name,omitempty"`
+}

@@ -1,0 +1,181 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/source"
+	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/store"
+	"github.com/imgbuild/imgbuild/internal/tree"
+	"github.com/imgbuild/imgbuild/profiles"
+)
+
+// ImageArchive is the part name of the OCI archive of all images on board.
+const ImageArchive = "images.tar"
+
+// Load reads the role's profile, the files and the settings into a checked node.
+func Load(o Options) (*spec.Node, error) {
+	in := spec.Input{Role: o.Role, Profiles: profiles.Files, Sets: o.Sets}
+	for _, name := range o.Files {
+		data, err := os.ReadFile(name) // #nosec G304 -- the file that the user named
+		if err != nil {
+			return nil, fault.New(fault.Spec, "reading the spec: %w", err)
+		}
+		in.Files = append(in.Files, spec.Document{Name: name, Data: data})
+	}
+	node, found := spec.Load(in)
+	for _, w := range found.Warnings() {
+		o.Report.Note("%s", w)
+	}
+	return node, fault.Wrap(fault.Spec, found.Err())
+}
+
+func openSources(o Options, n *spec.Node) (*source.Set, error) {
+	dir := o.CacheDir
+	if dir == "" {
+		var err error
+		if dir, err = store.DefaultDir(); err != nil {
+			return nil, err
+		}
+	}
+	s, err := store.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	k := n.Kubernetes
+	return source.New(source.Options{Arch: n.Arch, Kubernetes: k.Version, Store: s, Report: o.Report, Dir: k.Dir, OCI: k.OCI,
+		ReleaseURL: k.Release.URL, ReleaseRoots: k.Release.Roots, Registry: k.Release.Registry}), nil
+}
+
+// settle gives the role's pins: from the lock file where it answers, newly made
+// and written where it has none. A stale lock is an error that says how it differs.
+func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock.Pin, error) {
+	locked, err := readLock(o)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := locked.Nodes[n.Role]; ok {
+		if why := locked.Stale(n.Role, plan.Ask(n)); len(why) > 0 {
+			return nil, lock.StaleError(o.lockPath(), n.Role, why)
+		}
+		return locked.Nodes[n.Role].Pins, nil
+	}
+	if locked, err = resolve(ctx, o, n, s); err != nil {
+		return nil, err
+	}
+	return locked.Nodes[n.Role].Pins, writeFile(o.lockPath(), locked.Bytes())
+}
+
+func readLock(o Options) (*lock.File, error) {
+	data, err := os.ReadFile(o.lockPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return &lock.File{Format: lock.Format, Nodes: map[string]lock.Entry{}}, nil
+	}
+	if err != nil {
+		return nil, fault.New(fault.Lock, "reading the lock: %w", err)
+	}
+	f, err := lock.Parse(data)
+	if err != nil {
+		return nil, fault.New(fault.Lock, "%s: %w", o.lockPath(), err)
+	}
+	return f, nil
+}
+
+// resolve gives a lock that answers the node, without writing it: the one on
+// disk if it does, else that one with the role's entry made anew.
+func resolve(ctx context.Context, o Options, n *spec.Node, s *source.Set) (*lock.File, error) {
+	locked, err := readLock(o)
+	if err != nil {
+		return nil, err
+	}
+	asked := plan.Ask(n)
+	if !o.Update && len(locked.Stale(n.Role, asked)) == 0 {
+		return locked, nil
+	}
+	defer o.Report.Stage("pinning the inputs of " + n.Role)()
+	return locked, fault.Wrap(fault.Fetch, locked.Resolve(ctx, n.Role, asked, resolver{s, n}))
+}
+
+// resolver hands each request to the source that answers it. An image without a
+// tag takes the one that the chosen kubeadm names.
+type resolver struct {
+	set  *source.Set
+	node *spec.Node
+}
+
+var _ lock.Resolver = resolver{}
+
+// Resolve implements lock.Resolver.
+func (r resolver) Resolve(ctx context.Context, req lock.Request) ([]lock.Pin, error) {
+	switch {
+	case req.Kind == lock.KindBase:
+		return r.set.ResolveBase(ctx, req)
+	case req.Kind == lock.KindImage:
+		if req.Version == "" {
+			c, err := r.set.Constants(ctx, req.Source, r.node.Kubernetes.Version)
+			if err != nil {
+				return nil, err
+			}
+			if req.Version = c.Tag(req.Name); req.Version == "" {
+				return nil, fmt.Errorf("kubeadm names no tag for the image %s", req.Name)
+			}
+		}
+		req.Name += ":" + req.Version
+	}
+	return r.set.Resolve(ctx, []lock.Request{req})
+}
+
+// gatherParts yields the executables, the archive of images and the agent.
+func gatherParts(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tools, base *tree.Tree) (parts, error) {
+	done := o.Report.Stage("gathering the Kubernetes parts")
+	files, err := s.Parts(ctx, p.Inputs)
+	done()
+	if err != nil {
+		return nil, err
+	}
+	out := parts{AgentPart: tree.Bytes(t.firstboot)}
+	for name, file := range files {
+		out[name] = file
+	}
+	out[ImageArchive], err = packImages(ctx, o, p, s, base)
+	return out, err
+}
+
+// packImages makes the archive of images once for the same pins.
+func packImages(ctx context.Context, o Options, p *plan.Plan, s *source.Set, base *tree.Tree) (tree.Content, error) {
+	defer o.Report.Stage("gathering the container images")()
+	text, _ := json.Marshal(p.Inputs) // plain data cannot fail
+	key := fmt.Sprintf("images 1 %s %x", p.Arch, sha256.Sum256(text))
+	path, err := s.Store().Once(ctx, key, func(ctx context.Context) (string, error) {
+		images, err := s.Images(ctx, p.Inputs, base)
+		if err != nil {
+			return "", err
+		}
+		r, w := io.Pipe()
+		go func() {
+			_, err := source.PackImages(ctx, w, images)
+			w.CloseWithError(err) //nolint:errcheck // always nil
+		}()
+		digest, _, err := s.Store().Put(ctx, r)
+		_ = r.CloseWithError(err) // so that the packer ends when the store cannot take it
+		return digest, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	return tree.Section{File: path, Length: info.Size()}, nil
+}

@@ -1,0 +1,96 @@
+package verify
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/diskfs/go-diskfs/backend"
+	"github.com/diskfs/go-diskfs/filesystem/fat32"
+)
+
+// readBoot reads the ESP: a boot loader where firmware looks, and one UKI.
+func (r *Report) readBoot(esp *io.SectionReader) error {
+	fs, err := fat32.Read(storage{esp}, esp.Size(), 0, sectorSize)
+	if err != nil {
+		return fmt.Errorf("reading the EFI system partition: %w", err)
+	}
+	for _, name := range []string{"EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi", "loader/loader.conf"} {
+		if _, err := fs.ReadFile(name); err != nil {
+			r.say("boot", name, "not in the EFI system partition")
+		}
+	}
+	entries, err := fs.ReadDir("EFI/Linux")
+	if err != nil || len(entries) != 1 {
+		r.say("boot", "EFI/Linux", "want one unified kernel image, found %d", len(entries))
+		return nil
+	}
+	r.UKI = path.Join("EFI/Linux", entries[0].Name())
+	data, err := fs.ReadFile(r.UKI)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", r.UKI, err)
+	}
+	return r.readUKI(data)
+}
+
+// readUKI reads the sections that the UAPI specification of unified kernel images names.
+func (r *Report) readUKI(data []byte) error {
+	f, err := pe.NewFile(bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.UKI, err)
+	}
+	sections := map[string]string{}
+	for _, s := range f.Sections {
+		raw, err := s.Data()
+		if err != nil {
+			return fmt.Errorf("%s: section %s: %w", r.UKI, s.Name, err)
+		}
+		sections[s.Name] = string(raw[:min(len(raw), int(s.VirtualSize))])
+	}
+	for _, name := range []string{".linux", ".initrd", ".cmdline", ".osrel", ".uname"} {
+		if sections[name] == "" {
+			r.say("boot", r.UKI, "no section %s", name)
+		}
+	}
+	r.Cmdline, r.Kernel = sections[".cmdline"], sections[".uname"]
+	r.OS = keyValues(sections[".osrel"])
+	for word := range strings.FieldsSeq(r.Cmdline) {
+		if hash, ok := strings.CutPrefix(word, "roothash="); ok {
+			if raw, err := hex.DecodeString(hash); err != nil || len(raw) != 32 {
+				r.say("boot", r.UKI, "roothash=%s is not 64 hex digits", hash)
+				return nil
+			}
+			r.RootHash = hash
+		}
+	}
+	if r.RootHash == "" {
+		r.say("boot", r.UKI, "the command line has no roothash=")
+	}
+	return nil
+}
+
+// storage lets the FAT reader read a part of a disk; it cannot write.
+type storage struct{ *io.SectionReader }
+
+var _ backend.Storage = storage{}
+
+func (s storage) Stat() (os.FileInfo, error)              { return info{s.Size()}, nil }
+func (s storage) Close() error                            { return nil }
+func (s storage) Sys() (*os.File, error)                  { return nil, backend.ErrNotSuitable }
+func (s storage) Writable() (backend.WritableFile, error) { return nil, backend.ErrIncorrectOpenMode }
+func (s storage) Path() string                            { return "" }
+
+type info struct{ size int64 }
+
+func (i info) Name() string       { return "esp" }
+func (i info) Size() int64        { return i.size }
+func (i info) Mode() os.FileMode  { return 0o400 }
+func (i info) ModTime() time.Time { return time.Time{} }
+func (i info) IsDir() bool        { return false }
+func (i info) Sys() any           { return nil }

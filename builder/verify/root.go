@@ -1,0 +1,167 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"regexp"
+	"strings"
+
+	"github.com/erofs/go-erofs"
+)
+
+const block = 4096
+
+// checkVerity computes the hash tree (Linux dm-verity, hash type 1, SHA-256) over
+// every block of the root file system and holds it, level by level, against the
+// tree on the disk and the root hash on the command line.
+func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) error {
+	super := make([]byte, 512)
+	if _, err := tree.ReadAt(super, 0); err != nil {
+		return fmt.Errorf("reading the verity superblock: %w", err)
+	}
+	le := binary.LittleEndian
+	blocks, saltLen := int64(le.Uint64(super[72:])), int(le.Uint16(super[80:])) // #nosec G115 -- checked below
+	if string(super[:8]) != "verity\x00\x00" || le.Uint32(super[64:]) != block || le.Uint32(super[68:]) != block || saltLen > 256 ||
+		strings.TrimRight(string(super[32:64]), "\x00") != "sha256" || blocks <= 0 || blocks*block > root.Size() {
+		r.say("verity", "", "the superblock does not fit the root file system")
+		return nil
+	}
+	level, err := hashBlocks(ctx, io.NewSectionReader(root, 0, blocks*block), super[88:88+saltLen])
+	if err != nil {
+		return fmt.Errorf("reading the root file system: %w", err)
+	}
+	var levels [][]byte
+	for len(level) > 32 {
+		level = append(level, make([]byte, (block-len(level)%block)%block)...)
+		levels = append(levels, level)
+		if level, err = hashBlocks(ctx, bytes.NewReader(level), super[88:88+saltLen]); err != nil {
+			return err
+		}
+	}
+	if got := hex.EncodeToString(level); got != r.RootHash {
+		r.say("verity", "", "the root file system hashes to %s, the command line says %s", got, r.RootHash)
+	}
+	at := int64(block)
+	for i := len(levels) - 1; i >= 0; i-- {
+		have := make([]byte, len(levels[i]))
+		if _, err := tree.ReadAt(have, at); err != nil || !bytes.Equal(have, levels[i]) {
+			r.say("verity", "", "the hash tree on the disk differs from the root file system at level %d", i)
+		}
+		at += int64(len(have))
+	}
+	return nil
+}
+
+func hashBlocks(ctx context.Context, src io.Reader, salt []byte) ([]byte, error) {
+	var out []byte
+	buf := make([]byte, 256*block)
+	for {
+		n, err := io.ReadFull(src, buf)
+		for b := buf[:n]; len(b) >= block; b = b[block:] {
+			h := sha256.New()
+			h.Write(salt)
+			h.Write(b[:block])
+			out = h.Sum(out)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// setuid lists the programs that may change to root when started.
+var setuid = map[string]bool{
+	"usr/bin/su": true, "usr/bin/mount": true, "usr/bin/umount": true, "usr/bin/newgrp": true, "usr/bin/passwd": true, "usr/bin/gpasswd": true,
+	"usr/bin/chsh": true, "usr/bin/chfn": true, "usr/bin/chage": true, "usr/bin/expiry": true, "usr/sbin/unix_chkpwd": true,
+	"usr/lib/dbus-1.0/dbus-daemon-launch-helper": true, "usr/lib/openssh/ssh-keysign": true, "usr/bin/ssh-agent": true,
+}
+
+var (
+	privateKey = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----\n[A-Za-z0-9+/]`)
+	joinToken  = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
+)
+
+// readRoot looks at every file of the root file system: nothing unique, nothing
+// secret, no way in that was not asked for.
+func (r *Report) readRoot(root *io.SectionReader) error {
+	fsys, err := erofs.Open(root)
+	if err != nil {
+		return fmt.Errorf("reading the root file system: %w", err)
+	}
+	if raw, err := fs.ReadFile(fsys, "usr/lib/imgbuild/node.json"); err == nil {
+		r.Node = raw
+	}
+	if id, err := fs.ReadFile(fsys, "etc/machine-id"); err != nil || strings.TrimSpace(string(id)) != "uninitialized" {
+		r.say("identity", "etc/machine-id", "want \"uninitialized\"")
+	}
+	r.checkPasswords(fsys)
+	return fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", p, err)
+		}
+		return r.checkEntry(fsys, p, d)
+	})
+}
+
+func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", p, err)
+	}
+	stat, ok := info.Sys().(*erofs.Stat) // the library's Mode() has no set-uid and sticky bits
+	if !ok {
+		return fmt.Errorf("reading %s: no status", p)
+	}
+	mode := stat.Mode
+	switch {
+	case mode&fs.ModeSetuid != 0 && !setuid[p]:
+		r.say("setuid", p, "is not on the list of set-uid programs")
+	case mode.Perm()&0o002 != 0 && mode&(fs.ModeSymlink|fs.ModeSticky) == 0:
+		r.say("modes", p, "everyone may write it (%v)", mode)
+	}
+	switch {
+	case strings.HasPrefix(p, "etc/ssh/ssh_host_"), p == "var/lib/systemd/random-seed", p == "var/lib/systemd/credential.secret", p == "etc/hostname":
+		r.say("identity", p, "an image must not carry it")
+	case strings.HasPrefix(p, "var/"):
+		r.say("state", p, "/var must be empty in an image")
+	}
+	if mode.IsRegular() && info.Size() < 1<<20 && (strings.HasPrefix(p, "etc/") || strings.HasPrefix(p, "usr/lib/imgbuild/")) {
+		text, err := fs.ReadFile(fsys, p)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", p, err)
+		}
+		if privateKey.Match(text) || joinToken.Match(text) {
+			r.say("secrets", p, "looks like a private key or a bootstrap token")
+		}
+	}
+	return nil
+}
+
+func (r *Report) checkPasswords(fsys fs.FS) {
+	for _, file := range []string{"etc/shadow", "etc/gshadow"} {
+		text, err := fs.ReadFile(fsys, file)
+		if err != nil {
+			r.say("passwords", file, "cannot be read: %v", err)
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Split(strings.TrimSpace(line), ":")
+			if len(fields) > 1 && fields[1] != "*" && !strings.HasPrefix(fields[1], "!") {
+				r.say("passwords", file, "%s can log in by password", fields[0])
+			}
+		}
+	}
+}

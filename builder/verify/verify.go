@@ -1,0 +1,142 @@
+// Package verify reads an image back and says what is wrong with it: the
+// partition table, the boot loader and the UKI, every block of the root file
+// system against the root hash on the command line, and the hygiene of what lies
+// in it. It shares no code with the packages that write images.
+package verify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/lima-vm/go-qcow2reader"
+	"github.com/lima-vm/go-qcow2reader/image"
+)
+
+// Report is what an image turned out to be. An image is good when Findings is empty.
+type Report struct {
+	Format     string            `json:"format"`
+	Size       int64             `json:"size"` // of the disk, in bytes
+	Partitions []Partition       `json:"partitions"`
+	UKI        string            `json:"uki"` // path in the ESP
+	Kernel     string            `json:"kernel"`
+	Cmdline    string            `json:"cmdline"`
+	RootHash   string            `json:"rootHash"`
+	OS         map[string]string `json:"os"`             // os-release(5)
+	Node       json.RawMessage   `json:"node,omitempty"` // node.json as it lies in the image
+	Findings   []Finding         `json:"findings"`
+}
+
+// Finding is one thing that is wrong. Check names the rule.
+type Finding struct {
+	Check   string `json:"check"`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+}
+
+// String is the finding on one line.
+func (f Finding) String() string {
+	if f.Path == "" {
+		return f.Check + ": " + f.Message
+	}
+	return f.Check + ": " + f.Path + ": " + f.Message
+}
+
+// Image reads the image at file, raw or qcow2. The error says that it could not
+// be read at all; what is wrong with what was read is in the report.
+func Image(ctx context.Context, file string) (*Report, error) {
+	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	disk, format, size, err := open(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	r := &Report{Format: format, Size: size, Findings: []Finding{}}
+	if err := r.read(ctx, disk); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}
+
+// open tells the format by its magic; a qcow2 image with a backing file is
+// refused, so that nothing but the file itself is read.
+func open(f *os.File) (io.ReaderAt, string, int64, error) {
+	magic := make([]byte, 4)
+	if _, err := f.ReadAt(magic, 0); err != nil {
+		return nil, "", 0, fmt.Errorf("reading the first bytes: %w", err)
+	}
+	if string(magic) != "QFI\xfb" {
+		info, err := f.Stat()
+		if err != nil {
+			return nil, "", 0, err
+		}
+		return f, "raw", info.Size(), nil
+	}
+	header := make([]byte, 20)
+	if _, err := f.ReadAt(header, 0); err != nil {
+		return nil, "", 0, err
+	}
+	if be64(header[8:]) != 0 {
+		return nil, "", 0, errors.New("the image has a backing file: give one that stands alone")
+	}
+	img, err := qcow2reader.Open(f)
+	if err != nil {
+		return nil, "", 0, err
+	}
+	if err := img.Readable(); err != nil {
+		return nil, "", 0, err
+	}
+	return img, string(image.Type("qcow2")), img.Size(), nil
+}
+
+func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
+	parts, err := readTable(disk, r.Size)
+	if err != nil {
+		return err
+	}
+	r.Partitions = parts
+	esp, root, tree := find(parts, typeESP), find(parts, typeRoot), find(parts, typeVerity)
+	if esp == nil || root == nil || tree == nil {
+		r.say("partitions", "", "want an EFI system, a root and a verity partition")
+		return nil
+	}
+	if err := r.readBoot(section(disk, esp)); err != nil {
+		return err
+	}
+	if r.RootHash == "" {
+		return nil
+	}
+	if root.UUID+tree.UUID != dashed(r.RootHash[:32])+dashed(r.RootHash[32:]) {
+		r.say("partitions", "", "the UUIDs of root %s and verity %s are not the halves of the root hash %s", root.UUID, tree.UUID, r.RootHash)
+	}
+	if err := r.checkVerity(ctx, section(disk, root), section(disk, tree)); err != nil {
+		return err
+	}
+	return r.readRoot(section(disk, root))
+}
+
+func (r *Report) say(check, path, format string, args ...any) {
+	r.Findings = append(r.Findings, Finding{check, path, fmt.Sprintf(format, args...)})
+}
+
+func section(disk io.ReaderAt, p *Partition) *io.SectionReader {
+	return io.NewSectionReader(disk, p.Start, p.Size)
+}
+
+// keyValues reads a file of KEY=value lines, quotes taken off.
+func keyValues(text string) map[string]string {
+	out := map[string]string{}
+	for line := range strings.Lines(text) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(key, "#") {
+			out[key] = strings.Trim(value, `"'`)
+		}
+	}
+	return out
+}

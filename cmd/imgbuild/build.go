@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imgbuild/imgbuild/builder"
+)
+
+// newBuildCmd is `imgbuild master` and `imgbuild worker`.
+func newBuildCmd(role, what string) *cobra.Command {
+	o := builder.Options{Role: role}
+	var formats *[]string
+	cmd := &cobra.Command{
+		Use:   role,
+		Short: "Build " + what,
+		Long: fmt.Sprintf(`Build %s. Without a flag the role's profile says it all.
+
+The outputs, NAME.manifest.json and imgbuild.lock appear in the output folder
+when the build has succeeded and was verified, and not before.`, what),
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Sets = withFormats(o.Sets, *formats)
+			o.Report = newProgress(cmd.ErrOrStderr())
+			result, err := builder.Build(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return printResult(cmd.OutOrStdout(), result)
+		},
+	}
+	formats = buildFlags(cmd, &o)
+	return cmd
+}
+
+func withFormats(sets, formats []string) []string {
+	if len(formats) > 0 {
+		return append(sets, "output.formats="+strings.Join(formats, ","))
+	}
+	return sets
+}
+
+func printResult(w io.Writer, r *builder.Result) error {
+	for _, out := range r.Manifest.Outputs {
+		if _, err := fmt.Fprintf(w, "%s  sha256:%s  %d bytes\n", filepath.Join(r.Dir, out.File), out.SHA256, out.Size); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+// Command imgbuild builds immutable Kubernetes nodes as disk images.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/run"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// execute runs the command line and returns the process's exit code.
+func execute(ctx context.Context, args []string) int {
+	root := newRootCmd()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil {
+		err = fault.New(fault.Stopped, "stopped; nothing was left under a final name")
+	}
+	if run.IsMissingTool(err) {
+		err = fault.Wrap(fault.Tool, err)
+	}
+	fmt.Fprintln(root.ErrOrStderr(), "imgbuild:", err)
+	return fault.KindOf(err).ExitCode()
+}

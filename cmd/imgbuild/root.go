@@ -1,0 +1,54 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/imgbuild/imgbuild/builder"
+	"github.com/imgbuild/imgbuild/internal/fault"
+)
+
+func newRootCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "imgbuild",
+		Short: "Build immutable Kubernetes nodes as disk images",
+		Long: `imgbuild builds Kubernetes nodes as disk images that are ready to boot: containerd,
+kubeadm, kernel settings, firewall and container images are in place, and the
+first boot runs "kubeadm init" or "kubeadm join" by the node's role.
+
+  imgbuild cluster new demo --endpoint 10.0.0.10:6443
+  imgbuild master -o out
+  imgbuild worker -o out`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
+	})
+	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
+		newLockCmd(), newPlanCmd(), newVerifyCmd(), newInspectCmd(), newBootCmd(), newClusterCmd(), newSchemaCmd())
+	return cmd
+}
+
+// buildFlags adds the flags that describe a node to cmd.
+func buildFlags(cmd *cobra.Command, o *builder.Options) *[]string {
+	var formats []string
+	f := cmd.Flags()
+	f.StringArrayVarP(&o.Files, "file", "f", nil, "spec file over the role's profile (repeatable; later files win)")
+	f.StringArrayVar(&o.Sets, "set", nil, "one value over profile and files: kubernetes.version=1.37.2 (repeatable)")
+	f.StringVarP(&o.Out, "out", "o", "out", "folder for the outputs and imgbuild.lock")
+	f.StringVar(&o.LockFile, "lock", "", "lock file (default: imgbuild.lock in the output folder)")
+	f.StringVar(&o.CacheDir, "cache", "", "cache folder (default: imgbuild below the XDG cache folder)")
+	f.StringVar(&o.ToolDir, "tools", "", "folder of imgbuild's node programs (default: beside imgbuild)")
+	f.StringSliceVar(&formats, "format", nil, "output formats: raw, qcow2")
+	return &formats
+}
+
+// roleArg reads the role that a command's argument names.
+func roleArg(args []string) (string, error) {
+	if len(args) != 1 || (args[0] != "master" && args[0] != "worker") {
+		return "", fault.New(fault.Usage, "name one role: master or worker")
+	}
+	return args[0], nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imgbuild/imgbuild/builder"
+	"github.com/imgbuild/imgbuild/builder/verify"
+	"github.com/imgbuild/imgbuild/internal/fault"
+)
+
+// newVerifyCmd is `imgbuild verify`: says whether an image is good.
+func newVerifyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify IMAGE...",
+		Short: "Read images back and say what is wrong with them",
+		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, file := range args {
+				r, err := verify.Image(cmd.Context(), file)
+				if err != nil {
+					return fault.Wrap(fault.Verify, err)
+				}
+				if err := builder.Complain(filepath.Base(file), r); err != nil {
+					return err
+				}
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: good, root hash %s\n", file, r.RootHash); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// newInspectCmd is `imgbuild inspect`: says what an image is.
+func newInspectCmd() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "inspect IMAGE",
+		Short: "Show what is in an image",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := verify.Image(cmd.Context(), args[0])
+			if err != nil {
+				return fault.Wrap(fault.Verify, err)
+			}
+			switch format {
+			case "json":
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", " ")
+				return e.Encode(r)
+			case "text":
+				return printReport(cmd.OutOrStdout(), r)
+			}
+			return fault.New(fault.Usage, "--output %s: text or json", format)
+		},
+	}
+	cmd.Flags().StringVar(&format, "output", "text", "text or json")
+	return cmd
+}
+
+func printReport(w io.Writer, r *verify.Report) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%s %s), %s, %d bytes\n", r.OS["IMAGE_ID"], r.OS["PRETTY_NAME"], r.OS["IMAGE_VERSION"], r.Format, r.Size)
+	for _, p := range r.Partitions {
+		fmt.Fprintf(&b, "partition %-16s %s %10d bytes at %d\n", p.Name, p.UUID, p.Size, p.Start)
+	}
+	fmt.Fprintf(&b, "boot      %s, kernel %s\ncmdline   %s\nroot hash %s\n", r.UKI, r.Kernel, r.Cmdline, r.RootHash)
+	if len(r.Node) > 0 {
+		fmt.Fprintf(&b, "node      %s\n", strings.TrimSpace(string(r.Node)))
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "finding   %s\n", f)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// usageArgs makes a wrong number of arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fault.New(fault.Usage, "%s: %w; see `%s --help`", cmd.Name(), err, cmd.CommandPath())
+		}
+		return nil
+	}
+}

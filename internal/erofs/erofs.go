@@ -1,0 +1,130 @@
+// Package erofs writes a tree as a read-only EROFS file system image, the same
+// bytes for the same tree on every run. It follows the Linux kernel's
+// Documentation/filesystems/erofs.rst (on-disk format, uncompressed). It is a
+// writer only: it neither compresses nor shares the data of hard links.
+package erofs
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+
+	"github.com/erofs/go-erofs"
+	"github.com/google/uuid"
+
+	"github.com/imgbuild/imgbuild/internal/tree"
+)
+
+// BlockSize is the file system's block size; an image is a whole number of blocks.
+const BlockSize = 4096
+
+// Options are what the tree itself does not say.
+type Options struct {
+	UUID  uuid.UUID // of the file system
+	Label string    // volume name, at most 15 bytes; may be empty
+	Epoch int64     // modification time of every entry, seconds since 1970
+}
+
+// Super block fields, as offsets into the image.
+const (
+	superOffset   = 1024
+	checksumField = superOffset + 4
+	compatField   = superOffset + 8
+	uuidField     = superOffset + 48
+	labelField    = superOffset + 64
+
+	compatChecksum = 1 << 0
+	compatMtime    = 1 << 1
+)
+
+// Write replaces what is in out with an image of t and returns its size in
+// bytes, a multiple of BlockSize. Content is streamed: memory grows with the
+// number of entries, not with their size. Content that is shorter or longer
+// than it promised is an error. The caller closes out.
+func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64, error) {
+	if opt.Epoch < 0 {
+		return 0, fmt.Errorf("writing EROFS: epoch %d is before 1970", opt.Epoch)
+	}
+	if len(opt.Label) > 15 {
+		return 0, fmt.Errorf("writing EROFS: label %q is longer than 15 bytes", opt.Label)
+	}
+	src, err := newSource(ctx, t, opt.Epoch)
+	if err != nil {
+		return 0, fmt.Errorf("writing EROFS: %w", err)
+	}
+	if err := out.Truncate(0); err != nil {
+		return 0, fmt.Errorf("writing EROFS: %w", err)
+	}
+	if _, err := out.Seek(0, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("writing EROFS: %w", err)
+	}
+	size, err := pack(out, src, opt.Epoch)
+	if err != nil {
+		return 0, fmt.Errorf("writing EROFS: %w", err)
+	}
+	if err := stamp(out, opt); err != nil {
+		return 0, fmt.Errorf("writing the EROFS super block: %w", err)
+	}
+	return size, nil
+}
+
+func pack(out *os.File, src *source, epoch int64) (int64, error) {
+	buf := &buffered{w: bufio.NewWriterSize(out, 1<<20), f: out}
+	// The build time equals every entry's time, which lets the writer choose compact inodes.
+	w := erofs.Create(buf, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(epoch), 0)) // #nosec G115 -- checked not negative
+	if err := w.CopyFrom(src); err != nil {
+		return 0, err
+	}
+	if err := w.Close(); err != nil {
+		return 0, err
+	}
+	if err := buf.w.Flush(); err != nil {
+		return 0, err
+	}
+	info, err := out.Stat()
+	if err != nil {
+		return 0, err
+	}
+	size := (info.Size() + BlockSize - 1) / BlockSize * BlockSize
+	return size, out.Truncate(size)
+}
+
+// stamp fills in what the library leaves zero: UUID, label and the checksum of
+// the block that holds the super block.
+func stamp(f *os.File, opt Options) error {
+	block := make([]byte, BlockSize)
+	if _, err := f.ReadAt(block, 0); err != nil {
+		return err
+	}
+	compat := binary.LittleEndian.Uint32(block[compatField:]) | compatChecksum | compatMtime
+	binary.LittleEndian.PutUint32(block[compatField:], compat)
+	copy(block[uuidField:uuidField+16], opt.UUID[:])
+	copy(block[labelField:labelField+16], opt.Label)
+	binary.LittleEndian.PutUint32(block[checksumField:], 0)
+	// CRC-32C with the kernel's seed and without the final inversion.
+	sum := ^crc32.Checksum(block[superOffset:], crc32.MakeTable(crc32.Castagnoli))
+	binary.LittleEndian.PutUint32(block[checksumField:], sum)
+	_, err := f.WriteAt(block, 0)
+	return err
+}
+
+// buffered joins the library's many small writes; it seeks only once, at the end.
+type buffered struct {
+	w *bufio.Writer
+	f *os.File
+}
+
+var _ io.WriteSeeker = (*buffered)(nil)
+
+func (b *buffered) Write(p []byte) (int, error) { return b.w.Write(p) }
+
+func (b *buffered) Seek(offset int64, whence int) (int64, error) {
+	if err := b.w.Flush(); err != nil {
+		return 0, err
+	}
+	return b.f.Seek(offset, whence)
+}

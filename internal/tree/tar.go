@@ -1,0 +1,184 @@
+package tree
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+)
+
+// Section is content that lies in a file, such as an uncompressed tar archive.
+type Section struct {
+	File   string
+	Offset int64
+	Length int64
+}
+
+var _ Content = Section{}
+
+// Open implements Content.
+func (s Section) Open() (io.ReadCloser, error) {
+	f, err := os.Open(s.File)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, s.Offset, s.Length), f}, nil
+}
+
+// Size implements Content.
+func (s Section) Size() int64 { return s.Length }
+
+// maxEntries bounds what one archive may hold.
+const maxEntries = 2_000_000
+
+// ApplyTar lays the uncompressed tar archive in file over the tree, as one layer
+// of the OCI image specification: ".wh." names take entries of lower layers
+// away, and a later entry replaces an earlier one. Content stays in the file.
+func (t *Tree) ApplyTar(file string) error {
+	f, err := os.Open(file) // #nosec G304 -- a file of the content store
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	layer := &layer{tree: t, file: file, fresh: map[string]bool{}}
+	r := tar.NewReader(f)
+	for n := 0; ; n++ {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", file, err)
+		}
+		if n > maxEntries {
+			return fmt.Errorf("reading %s: more than %d entries", file, maxEntries)
+		}
+		offset, err := f.Seek(0, io.SeekCurrent) // the reader does not read ahead of an entry's data
+		if err != nil {
+			return err
+		}
+		if err := layer.apply(h, offset); err != nil {
+			return fmt.Errorf("archive entry %q: %w", h.Name, err)
+		}
+	}
+}
+
+// layer is one archive on its way into the tree; fresh holds the paths that it
+// brought itself, which its own opaque markers must not take away.
+type layer struct {
+	tree  *Tree
+	file  string
+	fresh map[string]bool
+}
+
+func (l *layer) apply(h *tar.Header, offset int64) error {
+	name, err := l.place(h.Name)
+	if err != nil {
+		return err
+	}
+	if hide, ok := strings.CutPrefix(path.Base(name), ".wh."); ok {
+		return l.whiteout(path.Dir(name), hide)
+	}
+	node, err := l.node(h, offset)
+	if err != nil || node == nil {
+		return err
+	}
+	if old, ok := l.tree.Get(name); ok && old.Mode.IsDir() && node.Mode.IsDir() {
+		*old = *node
+	} else if err := l.tree.Put(name, *node); err != nil {
+		return err
+	}
+	l.fresh[name] = true
+	return nil
+}
+
+// place cleans an entry's name and follows links in the folders that hold it,
+// so that "bin/x" lands in usr/bin where bin is a link.
+func (l *layer) place(name string) (string, error) {
+	clean, err := Clean(name)
+	if err != nil || clean == "." {
+		return clean, err
+	}
+	dir := path.Dir(clean)
+	if n, ok := l.tree.Get(dir); ok && n.Mode.IsDir() || dir == "." {
+		return clean, nil
+	}
+	real, n, err := l.tree.Resolve(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return clean, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if !n.Mode.IsDir() {
+		return "", fmt.Errorf("%s is not a directory", dir)
+	}
+	return path.Join(real, path.Base(clean)), nil
+}
+
+func (l *layer) whiteout(dir, hide string) error {
+	switch {
+	case hide == ".wh..opq":
+		for _, p := range l.tree.Paths() {
+			if p != dir && (dir == "." || strings.HasPrefix(p, dir+"/")) && p != "." && !l.fresh[p] {
+				delete(l.tree.nodes, p)
+			}
+		}
+	case hide == "" || hide == "." || hide == "..":
+		return errors.New("whiteout of nothing or of a parent")
+	case strings.HasPrefix(hide, ".wh."):
+		// aufs bookkeeping such as .wh..wh.plnk
+	default:
+		l.tree.Remove(path.Join(dir, hide))
+	}
+	return nil
+}
+
+func (l *layer) node(h *tar.Header, offset int64) (*Node, error) {
+	n := &Node{Mode: h.FileInfo().Mode(), UID: h.Uid, GID: h.Gid, Xattrs: xattrs(h)}
+	switch h.Typeflag {
+	case tar.TypeDir:
+	case tar.TypeReg:
+		n.Content = Section{l.file, offset, h.Size}
+	case tar.TypeSymlink:
+		n.Link, n.Mode = h.Linkname, fs.ModeSymlink|0o777
+	case tar.TypeLink:
+		target, err := l.place(h.Linkname)
+		if err != nil {
+			return nil, err
+		}
+		old, ok := l.tree.Get(target)
+		if !ok || old.Mode.IsDir() {
+			return nil, fmt.Errorf("hard link to %q, which is not a file of the archive", h.Linkname)
+		}
+		same := *old
+		return &same, nil
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		n.Rdev = uint32(h.Devminor&0xff | h.Devmajor<<8 | (h.Devminor&^0xff)<<12) // #nosec G115 -- Linux new_encode_dev
+	case tar.TypeXGlobalHeader:
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("unsupported archive entry type %q", h.Typeflag)
+	}
+	return n, nil
+}
+
+func xattrs(h *tar.Header) map[string]string {
+	var out map[string]string
+	for key, value := range h.PAXRecords {
+		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = value
+		}
+	}
+	return out
+}

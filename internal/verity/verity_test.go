@@ -1,0 +1,113 @@
+package verity
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/run"
+)
+
+var (
+	salt = bytes.Repeat([]byte{0xa5}, 32)
+	id   = repro.UUID("test", "verity")
+)
+
+// data makes a file of n blocks, no two alike.
+func data(t testing.TB, blocks int) string {
+	t.Helper()
+	var buf bytes.Buffer
+	for i := range blocks {
+		buf.Write(bytes.Repeat([]byte(fmt.Sprintf("%08d", i)), BlockSize/8))
+	}
+	name := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(name, buf.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func create(t testing.TB, dataPath string) (string, Result) {
+	t.Helper()
+	hash := filepath.Join(t.TempDir(), "hash")
+	r, err := Create(dataPath, hash, salt, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, _ := os.Stat(hash); info.Size() != r.HashSize || r.HashSize%BlockSize != 0 {
+		t.Fatalf("hash file has %d bytes, result says %d", info.Size(), r.HashSize)
+	}
+	return hash, r
+}
+
+// TestAgainstVeritysetup covers trees of no, one, two and three levels.
+func TestAgainstVeritysetup(t *testing.T) {
+	if _, err := run.Look("veritysetup"); err != nil {
+		t.Skip("veritysetup is not installed (package cryptsetup-bin)")
+	}
+	for _, blocks := range []int{1, 2, 128, 129, 1000, 16385} {
+		t.Run(fmt.Sprint(blocks), func(t *testing.T) {
+			file := data(t, blocks)
+			hash, r := create(t, file)
+			root := hex.EncodeToString(r.RootHash)
+			if err := run.Run(t.Context(), run.Cmd{Name: "veritysetup", Args: []string{"verify", file, hash, root}}); err != nil {
+				t.Errorf("veritysetup verify: %v", err)
+			}
+			theirs := filepath.Join(t.TempDir(), "theirs")
+			out, err := run.Output(t.Context(), run.Cmd{Name: "veritysetup", Args: []string{"format", file, theirs,
+				"--salt=" + hex.EncodeToString(salt), "--uuid=" + id.String()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(out), root) {
+				t.Errorf("root hash %s, veritysetup says:\n%s", root, out)
+			}
+			a, _ := os.ReadFile(hash)
+			b, _ := os.ReadFile(theirs)
+			if !bytes.Equal(a, append(b, make([]byte, len(a)-len(b))...)) {
+				t.Error("the hash file differs from veritysetup's")
+			}
+		})
+	}
+}
+
+func TestSameBytesTwice(t *testing.T) {
+	file := data(t, 300)
+	h1, r1 := create(t, file)
+	h2, r2 := create(t, file)
+	a, _ := os.ReadFile(h1)
+	b, _ := os.ReadFile(h2)
+	if !bytes.Equal(a, b) || !bytes.Equal(r1.RootHash, r2.RootHash) {
+		t.Error("two runs differ")
+	}
+}
+
+func TestRefused(t *testing.T) {
+	good := data(t, 1)
+	odd := filepath.Join(t.TempDir(), "odd")
+	if err := os.WriteFile(odd, make([]byte, 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string]struct {
+		data, hash string
+		salt       []byte
+		want       string
+	}{
+		"odd size":  {odd, odd + ".hash", salt, "5000 bytes"},
+		"no data":   {odd + ".missing", odd + ".hash", salt, "no such file"},
+		"long salt": {good, good + ".hash", make([]byte, 257), "257 bytes"},
+		"same file": {good, good, salt, "the same"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Create(c.data, c.hash, c.salt, id); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}

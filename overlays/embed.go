@@ -1,0 +1,11 @@
+// Package overlays holds the files that components put on a node, laid out as
+// they lie there: COMPONENT/usr/…. Names that end in .tmpl are text/template
+// templates. It holds no logic.
+package overlays
+
+import "embed"
+
+// Files has every overlay.
+//
+//go:embed containerd firewall firstboot flannel kubernetes network ssh state swap system
+var Files embed.FS

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Installs the Debian packages that building, booting and testing need, if one is missing.
+set -eu
+need=""
+want() { # want COMMAND-OR-FILE PACKAGE
+	case "$1" in
+	/*) [ -e "$1" ] || need="$need $2" ;;
+	*) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || need="$need $2" ;;
+	esac
+}
+want go golang-go
+want gcc gcc
+want /usr/include/stdlib.h libc6-dev
+want mmdebstrap mmdebstrap
+want newuidmap uidmap
+want dpkg-deb dpkg
+want /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+want arch-test arch-test
+want qemu-system-x86_64 qemu-system-x86
+want qemu-img qemu-utils
+want /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+want fsck.erofs erofs-utils
+want veritysetup cryptsetup-bin
+want fsck.vfat dosfstools
+want mcopy mtools
+want sgdisk gdisk
+want sfdisk fdisk
+want objdump binutils
+want nft nftables
+want shellcheck shellcheck
+[ -z "$need" ] && exit 0
+echo "installing:$need" >&2
+if [ "$(id -u)" -eq 0 ]; then
+	sudo=""
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+	sudo="sudo"
+else
+	echo "missing packages; as root run: apt-get install --no-install-recommends$need" >&2
+	exit 1
+fi
+# shellcheck disable=SC2086 # a list of words on purpose
+{ $sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq install -y --no-install-recommends $need; } >&2
