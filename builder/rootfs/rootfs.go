@@ -87,8 +87,8 @@ func inside(t *tree.Tree, p string) (string, error) {
 
 func link(target string) tree.Node { return tree.Node{Mode: fs.ModeSymlink | 0o777, Link: target} }
 
-// enable makes the link that a unit's [Install] section would, below /usr, so
-// that it is the image's and not an operator's choice in /etc.
+// enable makes the link that `systemctl enable` would make, in the image's /etc,
+// so that `systemctl is-enabled` (and kubeadm's preflight) sees it.
 func enable(t *tree.Tree, u component.Unit) error {
 	const dir = "usr/lib/systemd/system/"
 	file := u.Name
@@ -100,7 +100,7 @@ func enable(t *tree.Tree, u component.Unit) error {
 			return fmt.Errorf("unit %s is to be enabled, but no component or package brings it", u.Name)
 		}
 	}
-	return t.Put(dir+u.By+".wants/"+u.Name, link("../"+file))
+	return t.Put("etc/systemd/system/"+u.By+".wants/"+u.Name, link("/"+dir+file))
 }
 
 // identify adds the image's name to os-release(5), which the boot menu and

@@ -27,6 +27,7 @@ type Cmd struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+	Quiet  bool // leave the tool's words out of the error: the caller reads Stderr itself
 }
 
 // MissingToolError says that a tool is not installed and which Debian package has it.
@@ -82,6 +83,9 @@ func Run(ctx context.Context, c Cmd) error {
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", c.Name, ctx.Err())
+		}
+		if c.Quiet {
+			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 		return fmt.Errorf("%s: %w%s", c.Name, err, tail.suffix())
 	}

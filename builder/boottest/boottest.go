@@ -1,0 +1,148 @@
+// Package boottest boots images as machines on one network and asks them what
+// they do. It knows nothing of how an image was made: it takes files, node
+// configs and checks.
+package boottest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/qemu"
+	"github.com/imgbuild/imgbuild/internal/vnet"
+)
+
+// The network that machines share unless told otherwise.
+const (
+	Subnet  = "10.0.0.0/24"
+	Gateway = "10.0.0.1"
+)
+
+// ConfigCredential is the systemd credential that a node config travels as.
+const ConfigCredential = "imgbuild.node"
+
+// Node describes one machine.
+type Node struct {
+	Name    string // also the folder of its overlay
+	Image   string // raw or qcow2
+	Config  []byte // node config; empty: none
+	Via     string // how it gets there: qemu.SMBIOS, qemu.FWCfg or Seed
+	IP      string
+	Memory  int // MiB
+	CPUs    int
+	Console io.Writer // nil: only the file console.log in the machine's folder
+}
+
+// Seed passes the node config on a disk of its own.
+const Seed = "seed"
+
+// diskSize is what a machine's disk has, so that /var has room to grow.
+const diskSize = 24 << 30
+
+// Machine is a booted node.
+type Machine struct {
+	*qemu.Machine
+	Name, Dir string
+	log       *os.File
+}
+
+// Start boots a node on the network whose socket is given. Its folder below dir
+// lives on: a second Start is a second boot of the same disk.
+func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Machine, error) {
+	mac, err := vnet.MAC(n.IP)
+	if err != nil {
+		return nil, err
+	}
+	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
+		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, Credentials: map[string][]byte{}}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(n.Config) == 0:
+	case n.Via == Seed:
+		o.Seed = filepath.Join(o.Dir, "seed.img")
+		if err := writeSeed(ctx, o.Seed, n.Config); err != nil {
+			return nil, err
+		}
+	default:
+		if n.Via != "" {
+			o.Via = n.Via
+		}
+		o.Credentials[ConfigCredential] = n.Config
+	}
+	m := &Machine{Name: n.Name, Dir: o.Dir}
+	if m.log, err = os.OpenFile(filepath.Join(o.Dir, "console.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		return nil, err
+	}
+	o.Console = m.log
+	if n.Console != nil {
+		o.Console = io.MultiWriter(m.log, n.Console)
+	}
+	m.Machine, err = qemu.Start(ctx, o)
+	return m, err
+}
+
+func formatOf(image string) string {
+	if strings.HasSuffix(image, ".qcow2") {
+		return "qcow2"
+	}
+	return "raw"
+}
+
+// Sh runs a script in the guest and returns its output; a non-zero exit code is an error.
+func (m *Machine) Sh(ctx context.Context, script string) (string, error) {
+	out, code, err := m.Run(ctx, script)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d", code)
+	}
+	if err != nil {
+		return out, fmt.Errorf("on %s: %s: %w: %s", m.Name, firstLine(script), err, strings.TrimSpace(out))
+	}
+	return strings.TrimSpace(out), nil
+}
+
+// Until runs the script until it succeeds and returns its output then; when ctx
+// ends, the error is that of the last try.
+func (m *Machine) Until(ctx context.Context, every time.Duration, script string) (string, error) {
+	var last error
+	for {
+		out, err := m.Sh(ctx, script)
+		if err == nil {
+			return out, nil
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-m.Done():
+			return "", fmt.Errorf("on %s: the machine ended: %w", m.Name, m.Err())
+		case <-ctx.Done():
+			return "", errors.Join(ctx.Err(), last)
+		case <-time.After(every):
+		}
+	}
+}
+
+// Tail returns the last lines of the console, for an error message.
+func (m *Machine) Tail(lines int) string {
+	data, err := os.ReadFile(filepath.Join(m.Dir, "console.log"))
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(data), "\r", "")), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	if len(line) > 100 {
+		line = line[:100] + "..."
+	}
+	return line
+}

@@ -1,0 +1,210 @@
+// Package config is what a node is told at boot (NodeConfig) and what its image
+// says of itself (Facts). The builder writes facts, `imgbuild cluster` writes node
+// configs, and the first-boot agent reads both.
+package config
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// What every node config says of itself.
+const (
+	APIVersion = "imgbuild.dev/v1alpha1"
+	Kind       = "NodeConfig"
+	Credential = "imgbuild.node" // the systemd credential that holds it
+	SeedLabel  = "IMGBUILD"      // file-system label of a seed disk
+	SeedFile   = "node.yaml"     // the file on it
+	FactsFile  = "/usr/lib/imgbuild/node.json"
+)
+
+// Roles.
+const (
+	Master = "master"
+	Worker = "worker"
+)
+
+// NodeConfig is who a node is. It comes at boot and is never in an image.
+type NodeConfig struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	Role       string `yaml:"role"`
+	Cluster    string `yaml:"cluster"`
+	Endpoint   string `yaml:"endpoint"`           // host:port of the API
+	Hostname   string `yaml:"hostname,omitempty"` // empty: the role and the start of the machine id
+	NodeIP     string `yaml:"nodeIP,omitempty"`   // empty: the address on the default route
+	Token      Secret `yaml:"token"`              // bootstrap token, as kubeadm spells it
+	TokenTTL   string `yaml:"tokenTTL,omitempty"` // a duration such as 24h0m0s; "0s" never ends
+	CACert     string `yaml:"caCert"`             // PEM
+	// Only for a master: what signs. A worker's config that holds any of it is refused.
+	PKI               *PKI     `yaml:"pki,omitempty"`
+	SSHAuthorizedKeys []string `yaml:"sshAuthorizedKeys,omitempty"`
+}
+
+// PKI is a cluster's keys and the certificates of its other authorities, PEM.
+type PKI struct {
+	CAKey             Secret `yaml:"caKey"`
+	FrontProxyCACert  string `yaml:"frontProxyCACert"`
+	FrontProxyCAKey   Secret `yaml:"frontProxyCAKey"`
+	EtcdCACert        string `yaml:"etcdCACert"`
+	EtcdCAKey         Secret `yaml:"etcdCAKey"`
+	ServiceAccountKey Secret `yaml:"serviceAccountKey"`
+}
+
+// maxSize bounds a node config.
+const maxSize = 256 << 10
+
+// Parse reads a node config strictly and checks it. The error carries every
+// finding, and never what was written where a secret belongs.
+func Parse(data []byte) (*NodeConfig, error) {
+	if len(data) > maxSize {
+		return nil, fmt.Errorf("node config: %d bytes, at most %d", len(data), maxSize)
+	}
+	var c NodeConfig
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil {
+		return nil, fmt.Errorf("node config: %w", err)
+	}
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("node config: %w", err)
+	}
+	return &c, nil
+}
+
+var (
+	tokenForm    = regexp.MustCompile(`^[a-z0-9]{6}\.[a-z0-9]{16}$`)
+	hostnameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	nameForm     = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+)
+
+// Validate reports everything that is wrong, joined.
+func (c *NodeConfig) Validate() error {
+	var errs []error
+	bad := func(path, format string, args ...any) { errs = append(errs, fmt.Errorf(path+": "+format, args...)) }
+	if c.APIVersion != APIVersion || c.Kind != Kind {
+		bad("apiVersion, kind", "want %s and %s", APIVersion, Kind)
+	}
+	if c.Role != Master && c.Role != Worker {
+		bad("role", "%q: want master or worker", c.Role)
+	}
+	if !nameForm.MatchString(c.Cluster) {
+		bad("cluster", "%q: want lower-case letters, digits, '-' and '.'", c.Cluster)
+	}
+	if err := CheckEndpoint(c.Endpoint); err != nil {
+		bad("endpoint", "%w", err)
+	}
+	if c.Hostname != "" && !hostnameForm.MatchString(c.Hostname) {
+		bad("hostname", "%q: want a DNS label", c.Hostname)
+	}
+	if c.NodeIP != "" && net.ParseIP(c.NodeIP) == nil {
+		bad("nodeIP", "%q: want an IP address", c.NodeIP)
+	}
+	if !tokenForm.MatchString(c.Token.Reveal()) {
+		bad("token", "want a bootstrap token: six and sixteen lower-case letters and digits, a dot between")
+	}
+	if _, err := time.ParseDuration(c.TokenTTL); c.TokenTTL != "" && err != nil {
+		bad("tokenTTL", "%q: want a duration such as 24h", c.TokenTTL)
+	}
+	if _, err := ParseCert(c.CACert); err != nil {
+		bad("caCert", "%w", err)
+	}
+	errs = append(errs, c.checkPKI()...)
+	for i, key := range c.SSHAuthorizedKeys {
+		if strings.ContainsAny(key, "\n\r\x00") || !strings.Contains(key, " ") {
+			bad(fmt.Sprintf("sshAuthorizedKeys[%d]", i), "want one public key on one line")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *NodeConfig) checkPKI() []error {
+	if c.Role == Worker {
+		if c.PKI != nil {
+			return []error{errors.New("pki: a worker must not hold what signs: give it the worker's config")}
+		}
+		return nil
+	}
+	if c.PKI == nil {
+		return []error{errors.New("pki: a master needs the cluster's keys: give it the master's config")}
+	}
+	var errs []error
+	for name, cert := range map[string]string{"frontProxyCACert": c.PKI.FrontProxyCACert, "etcdCACert": c.PKI.EtcdCACert} {
+		if _, err := ParseCert(cert); err != nil {
+			errs = append(errs, fmt.Errorf("pki.%s: %w", name, err))
+		}
+	}
+	for name, key := range map[string]Secret{"caKey": c.PKI.CAKey, "frontProxyCAKey": c.PKI.FrontProxyCAKey, "etcdCAKey": c.PKI.EtcdCAKey, "serviceAccountKey": c.PKI.ServiceAccountKey} {
+		if block, _ := pem.Decode([]byte(key.Reveal())); block == nil || !strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			errs = append(errs, fmt.Errorf("pki.%s: want a private key in PEM", name))
+		}
+	}
+	return errs
+}
+
+// CheckEndpoint says what is wrong with an API endpoint; it must be host:port.
+func CheckEndpoint(endpoint string) error {
+	host, port, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port, such as 10.0.0.10:6443", endpoint)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("%q: the port must be 1 to 65535", endpoint)
+	}
+	if net.ParseIP(host) == nil && !nameForm.MatchString(host) {
+		return fmt.Errorf("%q: %q is neither an IP address nor a DNS name", endpoint, host)
+	}
+	return nil
+}
+
+// ParseCert reads one certificate in PEM.
+func ParseCert(text string) (*x509.Certificate, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("want a certificate in PEM")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: %w", err)
+	}
+	return cert, nil
+}
+
+// Facts is what an image says of itself, node.json.
+type Facts struct {
+	Role              string   `json:"role"`
+	Arch              string   `json:"arch"`
+	KubernetesVersion string   `json:"kubernetesVersion"` // without "v"
+	PodCIDR           string   `json:"podCIDR"`
+	ServiceCIDR       string   `json:"serviceCIDR"`
+	DNSDomain         string   `json:"dnsDomain"`
+	ProxyMode         string   `json:"proxyMode"`
+	CNI               string   `json:"cni"`
+	Images            []string `json:"images"` // on board, full references
+	PlanID            string   `json:"planID"`
+}
+
+// ReadFacts reads node.json.
+func ReadFacts(file string) (Facts, error) {
+	var f Facts
+	data, err := os.ReadFile(file) // #nosec G304 -- a fixed path of the image
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(data, &f); err != nil {
+		return f, fmt.Errorf("%s: %w", file, err)
+	}
+	return f, nil
+}

@@ -1,0 +1,54 @@
+package firstboot
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// waitForAPI waits until the endpoint answers with a certificate of this
+// cluster's CA and knows the token. It never talks to anyone else: a wrong
+// certificate is told, and waited out, without a secret being sent.
+func (a *Agent) waitForAPI(ctx context.Context) error {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(a.config.CACert))
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true}}
+	return a.waitFor(ctx, func(ctx context.Context) error { return a.askAPI(ctx, client) })
+}
+
+func (a *Agent) askAPI(ctx context.Context, client *http.Client) error {
+	addr := "https://" + a.config.Endpoint + "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, addr, nil)
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	switch {
+	case errors.As(err, &unknown):
+		return &fault{"check the endpoint, and that node config and cluster belong together",
+			fmt.Errorf("%s answers with a certificate that this cluster's CA did not sign", a.config.Endpoint)}
+	case errors.As(err, &host):
+		return &fault{"check the endpoint", fmt.Errorf("%s answers with a certificate for other names", a.config.Endpoint)}
+	case err != nil:
+		return &fault{"is the first master on, and the network between?", fmt.Errorf("%s does not answer", a.config.Endpoint)}
+	}
+	defer res.Body.Close() //nolint:errcheck // read only
+	var info struct{ Data map[string]string }
+	if res.StatusCode != http.StatusOK || json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(&info) != nil {
+		return &fault{"wait for the first master's first boot to end", fmt.Errorf("%s answers %s, the cluster is not published yet", a.config.Endpoint, res.Status)}
+	}
+	if id := a.config.Token.Reveal()[:6]; info.Data["jws-kubeconfig-"+id] == "" {
+		return &fault{"make the token anew (`kubeadm token create` on a master) and put it into the node config",
+			errors.New("the cluster does not know the token: it has ended, or is not signed yet")}
+	}
+	return nil
+}

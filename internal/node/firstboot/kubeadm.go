@@ -1,0 +1,238 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/node/identity"
+)
+
+const (
+	criSocket = "unix:///run/containerd/containerd.sock"
+	adminConf = "/etc/kubernetes/admin.conf"
+)
+
+// kubeadmFile is where kubeadm's configuration lies, in memory: it holds the token.
+func (a *Agent) kubeadmFile() string { return a.path(RunDir, "kubeadm.yaml") }
+
+// kubeadm runs kubeadm with the configuration; its output goes to the journal of
+// the unit without the token.
+func (a *Agent) kubeadm(ctx context.Context, args ...string) (string, error) {
+	out, err := a.Runner.Run(ctx, "kubeadm", append(args, "--config", a.kubeadmFile())...)
+	out = a.hide(out)
+	name := strings.Join(slices.DeleteFunc(slices.Clone(args), func(s string) bool { return strings.Contains(s, ",") || strings.HasPrefix(s, "-") }), "-")
+	if werr := writeDurably(a.path(StateDir, "kubeadm-"+name+".log"), []byte(out), 0o600); werr != nil && err == nil {
+		err = werr
+	}
+	if err != nil {
+		return out, fmt.Errorf("kubeadm %s: %w: %s", args[0], err, cause(out))
+	}
+	return out, nil
+}
+
+// cause picks the lines of kubeadm's output that say what is wrong.
+func cause(out string) string {
+	var lines []string
+	for line := range strings.Lines(out) {
+		if line = strings.TrimSpace(line); strings.Contains(line, "[ERROR") || strings.HasPrefix(line, "error") {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		return lastLine(out)
+	}
+	return strings.Join(lines, "; ")
+}
+
+// preflight runs kubeadm's checks and keeps their warnings in the status. A node
+// that is beyond them is not checked again: its own ports would be in the way.
+func (a *Agent) preflight(ctx context.Context, verb string) error {
+	if a.journal.Phase != Fresh {
+		return nil
+	}
+	out, err := a.kubeadm(ctx, verb, "phase", "preflight")
+	a.status.Warnings = []string{}
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "[WARNING") {
+			a.status.Warnings = append(a.status.Warnings, strings.TrimSpace(line))
+		}
+	}
+	return err
+}
+
+func (a *Agent) writeKubeadmConfig(text string, err error) error {
+	if err != nil {
+		return err
+	}
+	return writeDurably(a.kubeadmFile(), []byte(text), 0o600)
+}
+
+// placePKI puts the prepared authorities where kubeadm looks; it makes the rest.
+func (a *Agent) placePKI(context.Context) error {
+	pub, err := identity.ServiceAccountPublicKey(a.config.PKI.ServiceAccountKey)
+	if err != nil {
+		return err
+	}
+	k := a.config.PKI
+	for _, f := range []struct {
+		name, text string
+		perm       os.FileMode
+	}{
+		{"ca.crt", a.config.CACert, 0o644}, {"ca.key", k.CAKey.Reveal(), 0o600},
+		{"front-proxy-ca.crt", k.FrontProxyCACert, 0o644}, {"front-proxy-ca.key", k.FrontProxyCAKey.Reveal(), 0o600},
+		{"etcd/ca.crt", k.EtcdCACert, 0o644}, {"etcd/ca.key", k.EtcdCAKey.Reveal(), 0o600},
+		{"sa.key", k.ServiceAccountKey.Reveal(), 0o600}, {"sa.pub", pub, 0o644},
+	} {
+		if err := writeDurably(a.path("/etc/kubernetes/pki", f.name), []byte(f.text), f.perm); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Agent) preflightInit(ctx context.Context) error {
+	if err := a.writeKubeadmConfig(initConfig(a.facts, a.config, a.journal.Hostname)); err != nil {
+		return err
+	}
+	return a.preflight(ctx, "init")
+}
+
+// clusterPhases come once the control plane answers; each makes or updates
+// objects in it, so they can be run again.
+const clusterPhases = "upload-config,upload-certs,mark-control-plane,bootstrap-token,kubelet-finalize,addon,show-join-command"
+
+// nodePhases are those before.
+const nodePhases = "preflight,certs,kubeconfig,etcd,control-plane,kubelet-start,wait-control-plane"
+
+// initControlPlane brings etcd and the control plane up on this node alone.
+func (a *Agent) initControlPlane(ctx context.Context) error {
+	if a.journal.Phase == Published {
+		return a.resumeControlPlane(ctx)
+	}
+	if err := a.record(Dirty); err != nil {
+		return err
+	}
+	if err := a.allowKubelet(); err != nil {
+		return err
+	}
+	_, err := a.kubeadm(ctx, "init", "--skip-phases", "preflight,"+clusterPhases)
+	return err
+}
+
+// resumeControlPlane starts what an earlier try made and waits for its API.
+func (a *Agent) resumeControlPlane(ctx context.Context) error {
+	if err := a.startKubelet(ctx); err != nil {
+		return err
+	}
+	return a.waitFor(ctx, func(ctx context.Context) error {
+		if out, err := a.Runner.Run(ctx, "kubectl", "--kubeconfig", a.path(adminConf), "get", "--raw", "/readyz"); err != nil {
+			return fmt.Errorf("the control plane does not answer yet: %s", lastLine(out))
+		}
+		return nil
+	})
+}
+
+// initCluster publishes the cluster. The journal says so first: from here on
+// nothing is wiped.
+func (a *Agent) initCluster(ctx context.Context) error {
+	if a.journal.Phase != Published {
+		if err := syncFS(a.path("/var")); err != nil {
+			return err
+		}
+		if err := a.record(Published); err != nil {
+			return err
+		}
+	}
+	_, err := a.kubeadm(ctx, "init", "--skip-phases", nodePhases+",upload-certs,show-join-command")
+	return err
+}
+
+// applyNetwork gives the cluster its pod network, if the image has one.
+func (a *Agent) applyNetwork(ctx context.Context) error {
+	if a.facts.CNI == "none" {
+		return nil
+	}
+	manifest := a.path("/usr/lib/imgbuild/manifests", a.facts.CNI+".yaml")
+	out, err := a.Runner.Run(ctx, "kubectl", "--kubeconfig", a.path(adminConf), "apply", "--server-side", "--force-conflicts", "-f", manifest)
+	if err != nil {
+		return fmt.Errorf("applying %s: %w: %s", manifest, err, lastLine(out))
+	}
+	return nil
+}
+
+// placeKubeconfig gives root the administrator's kubeconfig.
+func (a *Agent) placeKubeconfig(context.Context) error {
+	data, err := os.ReadFile(a.path(adminConf))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(a.path("/root/.kube"), 0o700); err != nil {
+		return err
+	}
+	return writeDurably(a.path("/root/.kube/config"), data, 0o600)
+}
+
+func (a *Agent) preflightJoin(ctx context.Context) error {
+	hash, err := identity.CAHash(a.config.CACert)
+	if err != nil {
+		return err
+	}
+	if err := a.writeKubeadmConfig(joinConfig(a.facts, a.config, a.journal.Hostname, hash)); err != nil {
+		return err
+	}
+	return a.preflight(ctx, "join")
+}
+
+func (a *Agent) join(ctx context.Context) error {
+	if err := a.record(Dirty); err != nil {
+		return err
+	}
+	if err := a.allowKubelet(); err != nil {
+		return err
+	}
+	_, err := a.kubeadm(ctx, "join", "--skip-phases", "preflight")
+	return err
+}
+
+// allowKubelet lifts the kubelet's gate; kubeadm starts the unit itself.
+func (a *Agent) allowKubelet() error {
+	return writeDurably(a.path(RunDir, kubeletFlag), nil, 0o644)
+}
+
+// startKubelet lifts the gate and starts the unit, without waiting for it.
+func (a *Agent) startKubelet(ctx context.Context) error {
+	if err := a.allowKubelet(); err != nil {
+		return err
+	}
+	if out, err := a.Runner.Run(ctx, "systemctl", "start", "--no-block", "kubelet.service"); err != nil {
+		return fmt.Errorf("starting the kubelet: %w: %s", err, out)
+	}
+	return nil
+}
+
+// commit makes the node a member for good, once all that makes it one is on the disk.
+func (a *Agent) commit(context.Context) error {
+	if err := os.Chmod(a.path("/var/lib/kubelet/config.yaml"), 0o600); err != nil { // CIS 4.1.9; kubeadm writes 0644
+		return err
+	}
+	for _, dir := range []string{"/etc/kubernetes", "/var/lib/kubelet", "/var"} {
+		if err := syncFS(a.path(dir)); err != nil {
+			return err
+		}
+	}
+	if err := a.record(Committed); err != nil {
+		return err
+	}
+	a.status.Attempt = a.journal.Attempt
+	return errors.Join(os.Remove(a.kubeadmFile()), a.forget())
+}
+
+// forget drops what only a first boot needs.
+func (a *Agent) forget() error {
+	a.config.PKI = nil
+	return nil
+}

@@ -1,0 +1,90 @@
+package firstboot
+
+import (
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
+)
+
+// registration is the part that init and join share (kubeadm API v1beta4).
+func registration(c *config.NodeConfig, hostname string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "nodeRegistration:\n  name: %q\n  criSocket: %s\n  imagePullPolicy: IfNotPresent\n", hostname, criSocket)
+	if c.NodeIP != "" {
+		fmt.Fprintf(&b, "  kubeletExtraArgs:\n  - {name: node-ip, value: %q}\n", c.NodeIP)
+	}
+	return b.String()
+}
+
+// timeouts are for slow disks and emulated machines; a quick one never meets them.
+const timeouts = `timeouts:
+  controlPlaneComponentHealthCheck: 12m0s
+  kubeletHealthCheck: 8m0s
+  kubernetesAPICall: 3m0s
+  etcdAPICall: 4m0s
+  tlsBootstrap: 12m0s
+  discovery: 10m0s
+`
+
+// kubeletConfig is the cluster's KubeletConfiguration: the CIS benchmark's asks
+// that kubeadm's defaults leave open, and what a built node promises.
+const kubeletConfig = `---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: systemd
+failSwapOn: true
+failCgroupV1: true
+protectKernelDefaults: true
+makeIPTablesUtilChains: true
+seccompDefault: true
+podPidsLimit: 4096
+readOnlyPort: 0
+resolvConf: /run/systemd/resolve/resolv.conf
+rotateCertificates: true
+tlsMinVersion: VersionTLS12
+tlsCipherSuites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]
+`
+
+// initConfig is kubeadm's configuration on the first master.
+func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, error) {
+	host, _, err := net.SplitHostPort(c.Endpoint)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nbootstrapTokens:\n- token: %s\n  ttl: %s\n  description: join token of the cluster's identity\n",
+		c.Token.Reveal(), orDefault(c.TokenTTL, "24h0m0s"))
+	if c.NodeIP != "" {
+		fmt.Fprintf(&b, "localAPIEndpoint:\n  advertiseAddress: %q\n", c.NodeIP)
+	}
+	b.WriteString(registration(c, hostname) + timeouts)
+	fmt.Fprintf(&b, "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nclusterName: %q\nkubernetesVersion: v%s\ncontrolPlaneEndpoint: %q\n",
+		c.Cluster, f.KubernetesVersion, c.Endpoint)
+	fmt.Fprintf(&b, "encryptionAlgorithm: ECDSA-P256\nnetworking:\n  podSubnet: %s\n  serviceSubnet: %s\n  dnsDomain: %s\n", f.PodCIDR, f.ServiceCIDR, f.DNSDomain)
+	fmt.Fprintf(&b, "apiServer:\n  certSANs: [%q, \"127.0.0.1\", \"localhost\"]\n  extraArgs:\n  - {name: profiling, value: \"false\"}\n", host)
+	b.WriteString("controllerManager:\n  extraArgs:\n  - {name: profiling, value: \"false\"}\nscheduler:\n  extraArgs:\n  - {name: profiling, value: \"false\"}\n")
+	b.WriteString(kubeletConfig)
+	if strings.HasPrefix(f.KubernetesVersion, "1.35.") {
+		b.WriteString("volumePluginDir: /var/lib/kubelet-plugins\n")
+	}
+	fmt.Fprintf(&b, "---\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: %s\nmetricsBindAddress: 127.0.0.1:10249\n", f.ProxyMode)
+	return b.String(), nil
+}
+
+// joinConfig is kubeadm's configuration on a worker; the CA is pinned by its hash.
+func joinConfig(_ config.Facts, c *config.NodeConfig, hostname, caHash string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    token: %s\n    apiServerEndpoint: %q\n    caCertHashes: [%q]\n",
+		c.Token.Reveal(), c.Endpoint, caHash)
+	b.WriteString(registration(c, hostname) + timeouts)
+	return b.String(), nil
+}
+
+func orDefault(value, other string) string {
+	if value == "" {
+		return other
+	}
+	return value
+}

@@ -1,0 +1,117 @@
+package identity
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
+)
+
+// The files of a cluster's folder.
+const (
+	MasterFile = "master.yaml"
+	WorkerFile = "worker.yaml"
+)
+
+// Save writes the identity as two node configs into a new folder (0700, files
+// 0600). A folder that exists is refused: an identity is never overwritten. The
+// folder appears whole.
+func (c *Cluster) Save(dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return fmt.Errorf("%s exists already: an identity is never overwritten; take another folder, or remove it if no cluster uses it", dir)
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := os.MkdirAll(parent, 0o755); err != nil { // #nosec G301 -- the user's folder
+		return err
+	}
+	scratch, err := os.MkdirTemp(parent, ".imgbuild-cluster-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch) //nolint:errcheck // gone by the rename if all went well
+	for name, text := range map[string]string{MasterFile: c.document(config.Master), WorkerFile: c.document(config.Worker)} {
+		if err := os.WriteFile(filepath.Join(scratch, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return os.Rename(scratch, dir)
+}
+
+// Load reads the identity from a cluster's folder, by its master config.
+func Load(dir string) (*Cluster, error) {
+	file := filepath.Join(dir, MasterFile)
+	data, err := os.ReadFile(file) // #nosec G304 -- the folder that the user names
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no cluster's folder; make one by `imgbuild cluster new`", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	n, err := config.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if n.PKI == nil {
+		return nil, fmt.Errorf("%s: holds no keys", file)
+	}
+	ttl, _ := time.ParseDuration(n.TokenTTL) // Parse has checked it
+	return &Cluster{Name: n.Cluster, Endpoint: n.Endpoint, Token: n.Token, TokenTTL: ttl, CACert: n.CACert, PKI: *n.PKI}, nil
+}
+
+// document is the node config for a role. A worker's holds nothing that can sign.
+func (c *Cluster) document(role string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Who a %s of the cluster %s is. Secret: whoever has it can join", role, c.Name)
+	if role == config.Master {
+		b.WriteString(", and sign for, the cluster")
+	} else {
+		b.WriteString(" the cluster")
+	}
+	fmt.Fprintf(&b, ".\napiVersion: %s\nkind: %s\nrole: %s\ncluster: %s\nendpoint: %q\ntoken: %s\n", config.APIVersion, config.Kind, role, c.Name, c.Endpoint, c.Token.Reveal())
+	fmt.Fprintf(&b, "tokenTTL: %s\n", c.TokenTTL)
+	text(&b, "", "caCert", c.CACert)
+	if role == config.Master {
+		b.WriteString("pki:\n")
+		text(&b, "  ", "caKey", c.PKI.CAKey.Reveal())
+		text(&b, "  ", "frontProxyCACert", c.PKI.FrontProxyCACert)
+		text(&b, "  ", "frontProxyCAKey", c.PKI.FrontProxyCAKey.Reveal())
+		text(&b, "  ", "etcdCACert", c.PKI.EtcdCACert)
+		text(&b, "  ", "etcdCAKey", c.PKI.EtcdCAKey.Reveal())
+		text(&b, "  ", "serviceAccountKey", c.PKI.ServiceAccountKey.Reveal())
+	}
+	return b.String()
+}
+
+// text writes PEM as a YAML block.
+func text(b *strings.Builder, indent, key, pem string) {
+	fmt.Fprintf(b, "%s%s: |\n", indent, key)
+	for line := range strings.Lines(pem) {
+		b.WriteString(indent + "  " + line)
+	}
+}
+
+func kubeconfigText(c *Cluster, user, cert string, key config.Secret) config.Secret {
+	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	return config.NewSecret(fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters:
+- name: %[1]s
+  cluster:
+    server: https://%[2]s
+    certificate-authority-data: %[3]s
+users:
+- name: %[4]s
+  user:
+    client-certificate-data: %[5]s
+    client-key-data: %[6]s
+contexts:
+- name: %[4]s@%[1]s
+  context: {cluster: %[1]s, user: %[4]s}
+current-context: %[4]s@%[1]s
+`, c.Name, c.Endpoint, b64(c.CACert), user, b64(cert), b64(key.Reveal())))
+}

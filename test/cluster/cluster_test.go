@@ -1,0 +1,226 @@
+// Package cluster boots what imgbuild builds and asks the running nodes: one
+// master and one worker, from the real command line to two Ready nodes, a power
+// cut and back.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/node/firstboot"
+	"github.com/imgbuild/imgbuild/test/kit"
+)
+
+// limit is how long a cluster may take to come up on an emulated processor.
+const limit = 25 * time.Minute
+
+func TestCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots two machines: left out by -short")
+	}
+	ctx := t.Context()
+	k := kit.Kit{Bin: t.TempDir(), Dir: t.TempDir(), Said: os.Stderr}
+	must(t, k.BuildTools(ctx, "../.."))
+	must(t, k.Identity(ctx))
+	images, plans := map[string]string{}, map[string]*plan.Plan{}
+	for role, format := range map[string]string{"master": "raw", "worker": "qcow2"} {
+		image, err := k.Image(ctx, role, format)
+		must(t, err)
+		images[role] = image
+		text, err := k.Imgbuild(ctx, "plan", role, "-o", filepath.Join(k.Dir, "out"), "--format", format, "--output", "json")
+		must(t, err)
+		plans[role] = &plan.Plan{}
+		must(t, json.Unmarshal([]byte(text), plans[role]))
+	}
+	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, images["worker"], k) })
+
+	c, err := k.Up(ctx, images)
+	must(t, err)
+	t.Cleanup(c.Close)
+	up, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	must(t, c.WaitReady(up))
+	_, err = c.Master.Until(up, 5*time.Second, kit.PodsRunning)
+	must(t, err)
+
+	s := &suite{c: c, kit: k, plans: plans}
+	t.Run("preflight is clean", s.preflight)
+	t.Run("checks", s.checks)
+	t.Run("pods and services", s.pods)
+	t.Run("from outside", s.outside)
+	t.Run("nothing secret lies about", s.secrets)
+	t.Run("cold boot", s.coldBoot)
+}
+
+// suite asks one running cluster.
+type suite struct {
+	c     *kit.Cluster
+	kit   kit.Kit
+	plans map[string]*plan.Plan
+}
+
+func (s *suite) nodes() map[string]*boottest.Machine {
+	return map[string]*boottest.Machine{"master": s.c.Master, "worker": s.c.Worker}
+}
+
+// preflight wants kubeadm's own checks, as the agent ran them before init and
+// join, without an error and without a warning.
+func (s *suite) preflight(t *testing.T) {
+	for role, m := range s.nodes() {
+		text := sh(t, m, "cat /run/imgbuild/status.json")
+		var status firstboot.Status
+		must(t, json.Unmarshal([]byte(text), &status))
+		if status.Phase != firstboot.Committed || len(status.Warnings) > 0 || status.Attempt != 1 || status.Cause != "" {
+			t.Errorf("%s: %s", role, text)
+		}
+		if log := sh(t, m, "cat /var/lib/imgbuild/firstboot/kubeadm-*preflight.log"); strings.Contains(log, "[WARNING") || !strings.Contains(log, "[preflight] Running pre-flight checks") {
+			t.Errorf("%s: kubeadm said:\n%s", role, log)
+		}
+	}
+}
+
+// checks runs every check that the plan carries, on the node of its role.
+func (s *suite) checks(t *testing.T) {
+	for role, m := range s.nodes() {
+		if len(s.plans[role].Checks) < 20 {
+			t.Errorf("%s: the plan has only %d checks", role, len(s.plans[role].Checks))
+		}
+		for _, check := range s.plans[role].Checks {
+			if out, err := m.Sh(t.Context(), check.Command); err != nil {
+				t.Errorf("%s: %s: %v\n%s", role, check.Name, err, out)
+			}
+		}
+	}
+}
+
+// pods wants a pod on the worker to reach a pod on the master, by address and by
+// a service's name.
+func (s *suite) pods(t *testing.T) {
+	manifest, err := os.ReadFile("testdata/web.yaml")
+	must(t, err)
+	image := sh(t, s.c.Master, "crictl images -o json | grep -o 'ghcr.io/flannel-io/flannel:[^\"]*' | head -1")
+	text := strings.NewReplacer("@IMAGE@", image, "@MASTER@", sh(t, s.c.Master, "hostname"), "@WORKER@", sh(t, s.c.Worker, "hostname")).Replace(string(manifest))
+	sh(t, s.c.Master, "cat > /run/web.yaml <<'YAML'\n"+text+"\nYAML\nkubectl apply -f /run/web.yaml && kubectl wait --for=condition=Ready pod/web pod/client --timeout=300s")
+	ip := sh(t, s.c.Master, "kubectl get pod web -o jsonpath={.status.podIP}")
+	for _, host := range []string{ip + "/8080", "web.default.svc.cluster.local/80"} {
+		got, err := s.c.Master.Until(limited(t, 3*time.Minute), 3*time.Second, "kubectl exec client -- bash -c 'exec 3<>/dev/tcp/"+host+"; cat <&3'")
+		if err != nil || got != "hello from web" {
+			t.Errorf("%s: got %q, %v", host, got, err)
+		}
+	}
+	sh(t, s.c.Master, "kubectl logs client | grep -q 'client is up'")
+	sh(t, s.c.Master, "kubectl -n kube-system rollout restart deployment coredns && kubectl -n kube-system rollout status deployment coredns --timeout=300s")
+	for app, label := range map[string]string{"coredns": "kube-system get pods -l k8s-app=kube-dns", "flannel": "kube-flannel get pods -l k8s-app=flannel"} {
+		nodes := sh(t, s.c.Master, "kubectl -n "+label+" --field-selector=status.phase=Running -o jsonpath='{range .items[*]}{.spec.nodeName}{\"\\n\"}{end}' | sort -u")
+		if len(strings.Fields(nodes)) != 2 {
+			t.Errorf("%s runs on %q, want both nodes", app, nodes)
+		}
+	}
+}
+
+// outside looks from the network's gateway: the API answers an operator's own
+// kubeconfig, and what is not declared is closed.
+func (s *suite) outside(t *testing.T) {
+	text, err := s.kit.Imgbuild(t.Context(), "cluster", "kubeconfig", filepath.Join(s.kit.Dir, "cluster"))
+	must(t, err)
+	if names := nodesByKubeconfig(t, s.c.Net, text); len(names) != 2 {
+		t.Errorf("the operator's kubeconfig sees %v", names)
+	}
+	for _, p := range []struct {
+		ip, port string
+		open     bool
+	}{
+		{kit.MasterIP, "6443", true}, {kit.MasterIP, "10250", true}, {kit.WorkerIP, "10250", true},
+		{kit.MasterIP, "22", false}, {kit.MasterIP, "111", false}, {kit.MasterIP, "10257", false}, {kit.MasterIP, "10259", false}, {kit.MasterIP, "10249", false},
+		{kit.WorkerIP, "22", false}, {kit.WorkerIP, "6443", false}, {kit.WorkerIP, "2379", false}, {kit.WorkerIP, "8080", false},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		conn, err := s.c.Net.Dial(ctx, net.JoinHostPort(p.ip, p.port))
+		cancel()
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != p.open {
+			t.Errorf("%s:%s open: %v, want %v (%v)", p.ip, p.port, err == nil, p.open, err)
+		}
+	}
+	sh(t, s.c.Master, "kubectl --server https://127.0.0.1:6443 get --raw /livez")
+}
+
+// secrets looks for the token and for keys where they do not belong.
+func (s *suite) secrets(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", "worker.yaml"))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(data), "\ntoken: ")
+	token, _, _ := strings.Cut(rest, "\n")
+	for role, m := range s.nodes() {
+		sh(t, m, "! journalctl -b --no-pager | grep -F "+token[7:])
+		sh(t, m, "! grep -rIlF "+token[7:]+" /var/lib/imgbuild /var/log /etc /proc/cmdline 2>/dev/null | grep .")
+		sh(t, m, "test ! -e /run/imgbuild/kubeadm.yaml")
+		if log, err := os.ReadFile(filepath.Join(m.Dir, "console.log")); err != nil || strings.Contains(string(log), token[7:]) {
+			t.Errorf("%s: the console shows the token (%v)", role, err)
+		}
+	}
+	sh(t, s.c.Worker, "! find /etc/kubernetes /var/lib/imgbuild -name '*.key' | grep .")
+}
+
+// coldBoot cuts the nodes off and boots them again: they are who they were, what
+// was changed in /etc is gone, and nothing was initialised anew.
+func (s *suite) coldBoot(t *testing.T) {
+	const who = "cat /etc/machine-id; hostname; cat /var/lib/imgbuild/firstboot/journal.json | grep -v bootID; sha256sum /etc/kubernetes/pki/ca.crt; stat -c %i:%W /var/lib/kubelet/config.yaml"
+	before := map[string]string{}
+	for role, m := range s.nodes() {
+		before[role] = sh(t, m, who)
+		sh(t, m, "echo drift > /etc/drift; echo 'PermitRootLogin yes' >> /etc/passwd-drift; rm -f /etc/crictl.yaml; sync")
+	}
+	uids := sh(t, s.c.Master, "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}' | sort")
+	must(t, s.c.Stop(t.Context()))
+	must(t, s.c.Start(t.Context()))
+	ctx := limited(t, limit)
+	must(t, s.c.WaitReady(ctx))
+	_, err := s.c.Master.Until(ctx, 5*time.Second, kit.PodsRunning)
+	must(t, err)
+	for role, m := range s.nodes() {
+		if after := sh(t, m, who); after != before[role] {
+			t.Errorf("%s was\n%s\nand is\n%s", role, before[role], after)
+		}
+		sh(t, m, "test ! -e /etc/drift && test ! -e /etc/passwd-drift && test -e /etc/crictl.yaml")
+	}
+	if after := sh(t, s.c.Master, "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}' | sort"); after != uids {
+		t.Errorf("nodes were\n%s\nand are\n%s", uids, after)
+	}
+	t.Run("checks", s.checks)
+}
+
+func sh(t *testing.T, m *boottest.Machine, script string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	out, err := m.Sh(ctx, script)
+	if err != nil {
+		t.Errorf("%v", err)
+	}
+	return out
+}
+
+func limited(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

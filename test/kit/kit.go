@@ -1,0 +1,147 @@
+// Package kit is what the demo and the cluster test share: it builds imgbuild,
+// makes a master's and a worker's image with the real command line, and boots
+// them on one network. It prints nothing.
+package kit
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/internal/vnet"
+)
+
+// Addresses of the two nodes, and the endpoint of their API.
+const (
+	MasterIP = "10.0.0.10"
+	WorkerIP = "10.0.0.11"
+	Endpoint = MasterIP + ":6443"
+)
+
+// Kit is a folder with imgbuild, images and an identity.
+type Kit struct {
+	Bin  string    // folder of the executables
+	Dir  string    // everything else
+	Said io.Writer // what the tools say on stderr
+}
+
+// BuildTools compiles imgbuild and its node programs from the module root into Bin.
+func (k Kit) BuildTools(ctx context.Context, root string) error {
+	for _, name := range []string{"imgbuild", "imgbuild-initrd", "imgbuild-firstboot"} {
+		out := filepath.Join(k.Bin, name)
+		if name != "imgbuild" {
+			out += "-amd64"
+		}
+		args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./cmd/" + name}
+		if err := run.Run(ctx, run.Cmd{Name: "go", Args: args, Dir: root, Env: []string{"CGO_ENABLED=0"}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Imgbuild runs the real command line and returns its standard output.
+func (k Kit) Imgbuild(ctx context.Context, args ...string) (string, error) {
+	out, err := run.Output(ctx, run.Cmd{Name: filepath.Join(k.Bin, "imgbuild"), Args: args, Stderr: k.Said})
+	return string(out), err
+}
+
+// Identity makes the cluster's identity in Dir/cluster.
+func (k Kit) Identity(ctx context.Context) error {
+	_, err := k.Imgbuild(ctx, "cluster", "new", "demo", "--endpoint", Endpoint, "--dir", filepath.Join(k.Dir, "cluster"))
+	return err
+}
+
+// Image builds a role's image in one format and returns its path.
+func (k Kit) Image(ctx context.Context, role, format string, more ...string) (string, error) {
+	out := filepath.Join(k.Dir, "out")
+	_, err := k.Imgbuild(ctx, append([]string{role, "-o", out, "--format", format}, more...)...)
+	return filepath.Join(out, role+"."+format), err
+}
+
+// Cluster is two nodes on a network of their own.
+type Cluster struct {
+	Net            *vnet.Net
+	Master, Worker *boottest.Machine
+
+	kit    Kit
+	images map[string]string
+	socket string
+}
+
+// Up starts the network and both nodes, the worker first: any order must do.
+func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error) {
+	scratch, err := os.MkdirTemp("", "imgbuild-net-") // a socket's path must be short
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{kit: k, images: images, socket: filepath.Join(scratch, "net.sock")}
+	if c.Net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, c.socket); err != nil {
+		return nil, err
+	}
+	return c, c.Start(ctx)
+}
+
+// Start boots both nodes from the disks they have.
+func (c *Cluster) Start(ctx context.Context) (err error) {
+	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, boottest.Seed); err != nil {
+		return err
+	}
+	c.Master, err = c.boot(ctx, "master", MasterIP, 4096, "smbios")
+	return err
+}
+
+func (c *Cluster) boot(ctx context.Context, role, ip string, memory int, via string) (*boottest.Machine, error) {
+	config, err := os.ReadFile(filepath.Join(c.kit.Dir, "cluster", role+".yaml"))
+	if err != nil {
+		return nil, err
+	}
+	return boottest.Start(ctx, boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: 2},
+		filepath.Join(c.kit.Dir, "machines"), c.socket, true)
+}
+
+// Stop powers both nodes off, cleanly if they can.
+func (c *Cluster) Stop(ctx context.Context) error {
+	for _, m := range []*boottest.Machine{c.Worker, c.Master} {
+		if m == nil || m.Machine == nil {
+			continue
+		}
+		off, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		err := m.PowerOff(off)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("stopping %s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
+// Close ends the machines and the network.
+func (c *Cluster) Close() {
+	for _, m := range []*boottest.Machine{c.Worker, c.Master} {
+		if m != nil && m.Machine != nil {
+			_ = m.Kill()
+		}
+	}
+	_ = c.Net.Close()
+	_ = os.RemoveAll(filepath.Dir(c.socket))
+}
+
+// Nodes is how many nodes say Ready.
+const readyNodes = `[ $(kubectl get nodes --no-headers | grep -cw Ready) = 2 ]`
+
+// WaitReady waits until both nodes are Ready, or ctx ends.
+func (c *Cluster) WaitReady(ctx context.Context) error {
+	if _, err := c.Master.Until(ctx, 5*time.Second, readyNodes); err != nil {
+		return fmt.Errorf("%w\n--- master's console\n%s\n--- worker's console\n%s", err, c.Master.Tail(25), c.Worker.Tail(25))
+	}
+	return nil
+}
+
+// PodsRunning waits until every pod runs with all its containers ready.
+const PodsRunning = `kubectl get pods -A --no-headers && ! kubectl get pods -A --no-headers | awk '{split($3, r, "/"); if ($4 != "Running" || r[1] != r[2]) print}' | grep -q .`
