@@ -23,7 +23,7 @@ const block = 4096
 // tree on the disk and the root hash on the command line.
 func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) error {
 	super := make([]byte, 512)
-	if _, err := tree.ReadAt(super, 0); err != nil {
+	if err := readAt(tree, super, 0); err != nil {
 		return fmt.Errorf("reading the verity superblock: %w", err)
 	}
 	le := binary.LittleEndian
@@ -51,7 +51,7 @@ func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) 
 	at := int64(block)
 	for i := len(levels) - 1; i >= 0; i-- {
 		have := make([]byte, len(levels[i]))
-		if _, err := tree.ReadAt(have, at); err != nil || !bytes.Equal(have, levels[i]) {
+		if err := readAt(tree, have, at); err != nil || !bytes.Equal(have, levels[i]) {
 			r.say("verity", "", "the hash tree on the disk differs from the root file system at level %d", i)
 		}
 		at += int64(len(have))

@@ -57,7 +57,7 @@ func readTable(disk io.ReaderAt, size int64) ([]Partition, error) {
 
 func readHeader(disk io.ReaderAt, at int64) (header, entries []byte, err error) {
 	h := make([]byte, sectorSize)
-	if _, err := disk.ReadAt(h, at); err != nil {
+	if err := readAt(disk, h, at); err != nil {
 		return nil, nil, err
 	}
 	le := binary.LittleEndian
@@ -75,13 +75,22 @@ func readHeader(disk io.ReaderAt, at int64) (header, entries []byte, err error) 
 		return nil, nil, fmt.Errorf("implausible table of %d entries of %d bytes", count, step)
 	}
 	e := make([]byte, count*step)
-	if _, err := disk.ReadAt(e, int64(le.Uint64(h[72:]))*sectorSize); err != nil { // #nosec G115 -- a wrong number only fails to read
+	if err := readAt(disk, e, int64(le.Uint64(h[72:]))*sectorSize); err != nil { // #nosec G115 -- a wrong number only fails to read
 		return nil, nil, err
 	}
 	if crc32.ChecksumIEEE(e) != le.Uint32(h[88:]) {
 		return nil, nil, errors.New("the entries' checksum is wrong")
 	}
 	return h, e, nil
+}
+
+// readAt fills buf; an end of file right after it is no error (io.ReaderAt leaves
+// that to the reader).
+func readAt(r io.ReaderAt, buf []byte, at int64) error {
+	if n, err := r.ReadAt(buf, at); n < len(buf) {
+		return err
+	}
+	return nil
 }
 
 func entry(e []byte) (Partition, bool) {

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Runs in a guest under test: reads "ID BASE64-SCRIPT" lines from the virtio port and answers "ID EXIT-CODE BASE64-OUTPUT".
 exec 3<>/dev/virtio-ports/imgbuild.test
 while read -r id script <&3; do

@@ -214,6 +214,9 @@ func (a *Agent) waitFor(ctx context.Context, ready func(context.Context) error) 
 			a.status.Waiting, a.status.Cure = "", ""
 			return nil
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		var f *fault
 		if errors.As(err, &f) {
 			a.status.Cure = f.cure

@@ -157,7 +157,7 @@ func (a *Agent) applyNetwork(ctx context.Context) error {
 		return nil
 	}
 	manifest := a.path("/usr/lib/imgbuild/manifests", a.facts.CNI+".yaml")
-	out, err := a.Runner.Run(ctx, "kubectl", "--kubeconfig", a.path(adminConf), "apply", "--server-side", "--force-conflicts", "-f", manifest)
+	out, err := a.Runner.Run(ctx, "kubectl", "--kubeconfig", a.path(adminConf), "apply", "-f", manifest)
 	if err != nil {
 		return fmt.Errorf("applying %s: %w: %s", manifest, err, lastLine(out))
 	}

@@ -1,0 +1,297 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
+)
+
+// node is a machine under test: a folder as its root, and programs that leave
+// what the real ones leave. cutAt ends the power at the n-th program start.
+type node struct {
+	t      *testing.T
+	root   string
+	creds  string
+	calls  []string
+	cutAt  int
+	fail   map[string]int // program and first words → how often it fails
+	cancel context.CancelFunc
+}
+
+func newNode(t *testing.T, role string, data []byte) *node {
+	t.Helper()
+	n := &node{t: t, root: t.TempDir(), creds: t.TempDir(), fail: map[string]int{}}
+	n.put("usr/lib/imgbuild/node.json", fmt.Sprintf(`{"role":%q,"kubernetesVersion":"1.37.2","podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","dnsDomain":"cluster.local","proxyMode":"nftables","cni":"flannel","planID":"p1"}`, role))
+	n.put("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	n.put("etc/hosts", "127.0.0.1 localhost\n")
+	n.put("usr/lib/imgbuild/manifests/flannel.yaml", "")
+	for _, dir := range []string{"etc/kubernetes", "var/lib/kubelet", "root"} {
+		if err := os.MkdirAll(filepath.Join(n.root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(n.creds, config.Credential), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (n *node) put(name, text string) {
+	file := filepath.Join(n.root, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) phase() Phase {
+	j, err := readJournal(filepath.Join(n.root, StateDir, "journal.json"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return j.Phase
+}
+
+// Run implements Runner.
+func (n *node) Run(_ context.Context, name string, args ...string) (string, error) {
+	call := strings.Join(append([]string{name}, args...), " ")
+	call = strings.ReplaceAll(call, n.root, "")
+	n.calls = append(n.calls, call)
+	if n.cutAt > 0 && len(n.calls) == n.cutAt {
+		n.cancel() // the power goes: nothing after this is written
+		return "", context.Canceled
+	}
+	for prefix := range n.fail {
+		if strings.HasPrefix(call, prefix) && n.fail[prefix] > 0 {
+			n.fail[prefix]--
+			return "error: it does not work", errors.New("exit status 1")
+		}
+	}
+	before := n.phase()
+	switch {
+	case strings.HasPrefix(call, "kubeadm reset"):
+		if before != Dirty {
+			n.t.Errorf("kubeadm reset in phase %s", before)
+		}
+	case strings.HasPrefix(call, "kubeadm init --skip-phases preflight,upload"), strings.HasPrefix(call, "kubeadm join --skip-phases"):
+		if before != Dirty {
+			n.t.Errorf("%s in phase %s, want it recorded as dirty first", call, before)
+		}
+		if _, err := os.Stat(filepath.Join(n.root, RunDir, kubeletFlag)); err != nil {
+			n.t.Errorf("%s while the kubelet is barred", call)
+		}
+		n.put("etc/kubernetes/admin.conf", "admin")
+		n.put("var/lib/kubelet/config.yaml", "kubelet")
+	case strings.HasPrefix(call, "kubeadm init --skip-phases preflight,certs"):
+		if before != Published {
+			n.t.Errorf("the cluster is published in phase %s", before)
+		}
+		return "[bootstrap-token] Using token: " + n.token(), nil
+	}
+	return "", nil
+}
+
+func (n *node) token() string {
+	data, _ := os.ReadFile(filepath.Join(n.creds, config.Credential))
+	c, err := config.Parse(data)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return c.Token.Reveal()
+}
+
+// boot runs the agent as a boot does, and returns what it said.
+func (n *node) boot() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	n.cancel = cancel
+	_ = os.RemoveAll(filepath.Join(n.root, RunDir)) // /run is memory
+	var console bytes.Buffer
+	a := Agent{Root: n.root, Runner: n, Console: &console, Credential: n.creds, Pause: time.Millisecond}
+	err := a.Run(ctx)
+	return console.String(), err
+}
+
+func (n *node) count(prefix string) (c int) {
+	for _, call := range n.calls {
+		if strings.HasPrefix(call, prefix) {
+			c++
+		}
+	}
+	return c
+}
+
+func TestMasterCommitsOnce(t *testing.T) {
+	data, _ := sample(t, config.Master)
+	n := newNode(t, config.Master, data)
+	said, err := n.boot()
+	if err != nil || n.phase() != Committed {
+		t.Fatalf("phase %s, %v\n%s", n.phase(), err, said)
+	}
+	want := map[string]os.FileMode{"etc/kubernetes/pki/ca.key": 0o600, "etc/kubernetes/pki/sa.pub": 0o644, "etc/kubernetes/pki/etcd/ca.key": 0o600,
+		"root/.kube/config": 0o600, "var/lib/kubelet/config.yaml": 0o600, "var/lib/imgbuild/etc/machine-id": 0o444}
+	for name, mode := range want {
+		if info, err := os.Stat(filepath.Join(n.root, name)); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v; want mode %v", name, info, err, mode)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(n.root, RunDir, "kubeadm.yaml")); err == nil {
+		t.Error("kubeadm's configuration, with the token, is still there")
+	}
+	n.calls = nil
+	if _, err := n.boot(); err != nil || n.count("kubeadm") != 0 || n.count("systemctl start --no-block kubelet") != 1 {
+		t.Errorf("second boot: %v, ran %q", err, n.calls)
+	}
+}
+
+// TestPowerCuts ends the power at every program that the agent starts: the next
+// boots finish the work, and what may not be repeated is not (see node.Run).
+func TestPowerCuts(t *testing.T) {
+	server := api(t, true)
+	for _, role := range []string{config.Master, config.Worker} {
+		data, _ := sample(t, role)
+		if role == config.Worker {
+			data = pointAt(t, data, server)
+		}
+		whole := newNode(t, role, data)
+		if said, err := whole.boot(); err != nil {
+			t.Fatalf("%s: %v\n%s", role, err, said)
+		}
+		for cut := 1; cut <= len(whole.calls); cut++ {
+			n := newNode(t, role, data)
+			n.cutAt = cut
+			if _, err := n.boot(); !errors.Is(err, context.Canceled) {
+				t.Fatalf("%s cut at %d: %v", role, cut, err)
+			}
+			n.cutAt = 0
+			if said, err := n.boot(); err != nil || n.phase() != Committed {
+				t.Errorf("%s cut at %q: phase %s, %v\n%s", role, whole.calls[cut-1], n.phase(), err, said)
+			}
+		}
+	}
+}
+
+func TestFailuresAreBoundedAndTold(t *testing.T) {
+	data, c := sample(t, config.Master)
+	n := newNode(t, config.Master, data)
+	n.fail["kubeadm init phase preflight"] = 100
+	said, err := n.boot()
+	if err == nil || n.count("kubeadm init phase preflight") != maxAttempts {
+		t.Fatalf("%d tries, %v", n.count("kubeadm init phase preflight"), err)
+	}
+	var s Status
+	text, _ := os.ReadFile(filepath.Join(n.root, RunDir, "status.json"))
+	if err := json.Unmarshal(text, &s); err != nil || s.Step != "preflight" || s.Cause == "" || s.Cure == "" || s.Phase != Fresh {
+		t.Errorf("status %s, %v", text, err)
+	}
+	if !strings.Contains(said, "This node did not join its cluster.") {
+		t.Errorf("no banner in\n%s", said)
+	}
+	delete(n.fail, "kubeadm init phase preflight")
+	if said, err := n.boot(); err != nil {
+		t.Errorf("once mended: %v\n%s", err, said)
+	}
+	for _, dir := range []string{StateDir, RunDir} {
+		out, _ := os.ReadDir(filepath.Join(n.root, dir))
+		for _, e := range out {
+			if data, _ := os.ReadFile(filepath.Join(n.root, dir, e.Name())); bytes.Contains(data, []byte(c.Token.Reveal()[7:])) {
+				t.Errorf("%s/%s holds the token", dir, e.Name())
+			}
+		}
+	}
+}
+
+func TestDamagedJournalIsNotGuessed(t *testing.T) {
+	data, _ := sample(t, config.Master)
+	for name, text := range map[string]string{"torn": `{"phase": "comm`, "empty": "", "unknown": `{"phase":"later"}`} {
+		n := newNode(t, config.Master, data)
+		n.put("var/lib/imgbuild/firstboot/journal.json", text)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		a := Agent{Root: n.root, Runner: n, Console: &bytes.Buffer{}, Credential: n.creds, Pause: time.Millisecond}
+		if err := a.Run(ctx); err == nil || !strings.Contains(err.Error(), "is damaged") || len(n.calls) != 0 {
+			t.Errorf("%s: %v, ran %q", name, err, n.calls)
+		}
+		cancel()
+	}
+}
+
+func TestWrongRoleIsRefused(t *testing.T) {
+	data, _ := sample(t, config.Worker)
+	n := newNode(t, config.Master, data)
+	if _, err := n.boot(); err == nil || !strings.Contains(err.Error(), "this is a master's image, the node config is a worker's") {
+		t.Error(err)
+	}
+	if n.count("kubeadm") != 0 {
+		t.Errorf("ran %q", n.calls)
+	}
+}
+
+// TestWorkerNamesWhatIsMissing holds the agent against endpoints that are wrong.
+func TestWorkerNamesWhatIsMissing(t *testing.T) {
+	data, _ := sample(t, config.Worker)
+	good := api(t, true)
+	for name, c := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"unknown token":  {pointAt(t, data, api(t, false)), "does not know the token"},
+		"other CA":       {[]byte(strings.ReplaceAll(string(data), "10.0.0.10:6443", good.Listener.Addr().String())), "this cluster's CA did not sign"},
+		"nobody listens": {[]byte(strings.ReplaceAll(string(data), "10.0.0.10:6443", "127.0.0.1:1")), "does not answer"},
+	} {
+		n := newNode(t, config.Worker, c.data)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		var console bytes.Buffer
+		a := Agent{Root: n.root, Runner: n, Console: &console, Credential: n.creds, Pause: time.Millisecond}
+		err := a.Run(ctx)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(a.status.Waiting, c.want) || a.status.Cure == "" || n.count("kubeadm") != 0 {
+			t.Errorf("%s: %v, waiting %q, cure %q, ran %q", name, err, a.status.Waiting, a.status.Cure, n.calls)
+		}
+	}
+}
+
+// api is an endpoint whose cluster-info is signed with every token, or with none.
+func api(t *testing.T, signed bool) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		data := map[string]string{"kubeconfig": "x"}
+		if signed {
+			data["jws-kubeconfig-aaaaaa"] = "signature"
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"data": data})
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// pointAt rewrites a worker's config for a test server: its address, its
+// certificate as the CA, and the token that it signs with.
+func pointAt(t *testing.T, data []byte, s *httptest.Server) []byte {
+	t.Helper()
+	text := strings.ReplaceAll(string(data), "10.0.0.10:6443", s.Listener.Addr().String())
+	head, _, _ := strings.Cut(text, "token: ")
+	var b strings.Builder
+	b.WriteString(head + "token: aaaaaa.0123456789abcdef\ntokenTTL: 24h0m0s\ncaCert: |\n")
+	for line := range strings.Lines(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))) {
+		b.WriteString("  " + line)
+	}
+	return []byte(b.String())
+}

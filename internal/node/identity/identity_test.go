@@ -1,0 +1,127 @@
+package identity_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
+	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/run"
+)
+
+func make1(t *testing.T) *identity.Cluster {
+	t.Helper()
+	c, err := identity.New("demo", "10.0.0.10:6443", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestIdentitiesDiffer(t *testing.T) {
+	a, b := make1(t), make1(t)
+	if a.Token.Reveal() == b.Token.Reveal() || a.CACert == b.CACert || a.PKI.CAKey.Reveal() == b.PKI.CAKey.Reveal() {
+		t.Error("two identities share something")
+	}
+	if !regexp.MustCompile(`^[a-z0-9]{6}\.[a-z0-9]{16}$`).MatchString(a.Token.Reveal()) {
+		t.Error("the token has another form than kubeadm's")
+	}
+	for name, text := range map[string]string{"CA": a.CACert, "front proxy": a.PKI.FrontProxyCACert, "etcd": a.PKI.EtcdCACert} {
+		cert, err := config.ParseCert(text)
+		if err != nil || !cert.IsCA || time.Until(cert.NotBefore) > 0 || time.Until(cert.NotAfter) < 9*365*24*time.Hour {
+			t.Errorf("%s: %v, %v", name, cert, err)
+		}
+	}
+}
+
+func TestSaveLoadAndNeverOverwrite(t *testing.T) {
+	c, dir := make1(t), filepath.Join(t.TempDir(), "demo")
+	if err := c.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{"": 0o700, identity.MasterFile: 0o600, identity.WorkerFile: 0o600} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	back, err := identity.Load(dir)
+	if err != nil || back.Token.Reveal() != c.Token.Reveal() || back.CACert != c.CACert || back.TokenTTL != time.Hour || back.PKI.EtcdCAKey.Reveal() != c.PKI.EtcdCAKey.Reveal() {
+		t.Errorf("load: %v", err)
+	}
+	if err := make1(t).Save(dir); err == nil || !strings.Contains(err.Error(), "never overwritten") {
+		t.Errorf("a second save: %v", err)
+	}
+	entries, _ := os.ReadDir(filepath.Dir(dir))
+	if len(entries) != 1 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func TestKubeconfigIsSignedByTheCA(t *testing.T) {
+	c := make1(t)
+	text, err := c.Kubeconfig("ann")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var k struct {
+		Users []struct {
+			User struct {
+				Cert string `json:"client-certificate-data"`
+				Key  string `json:"client-key-data"`
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(text.Reveal()), &k); err != nil {
+		t.Fatal(err)
+	}
+	cert, _ := base64.StdEncoding.DecodeString(k.Users[0].User.Cert)
+	key, _ := base64.StdEncoding.DecodeString(k.Users[0].User.Key)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, _ := x509.ParseCertificate(pair.Certificate[0])
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(c.CACert))
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Error(err)
+	}
+	if leaf.Subject.CommonName != "ann" || leaf.Subject.Organization[0] != "kubeadm:cluster-admins" {
+		t.Error(leaf.Subject)
+	}
+}
+
+// TestCAHashIsOpenSSLs holds the pin against the recipe in kubeadm's documentation.
+func TestCAHashIsOpenSSLs(t *testing.T) {
+	if err := run.Need(map[string]string{"openssl": "openssl"}); err != nil {
+		t.Skip(err)
+	}
+	c := make1(t)
+	got, err := identity.CAHash(c.CACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	pub, err := run.Output(ctx, run.Cmd{Name: "openssl", Args: []string{"x509", "-pubkey", "-noout"}, Stdin: strings.NewReader(c.CACert)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := run.Output(ctx, run.Cmd{Name: "openssl", Args: []string{"pkey", "-pubin", "-outform", "der"}, Stdin: strings.NewReader(string(pub))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := run.Output(ctx, run.Cmd{Name: "openssl", Args: []string{"dgst", "-sha256", "-r"}, Stdin: strings.NewReader(string(der))})
+	if err != nil || got != "sha256:"+strings.Fields(string(sum))[0] {
+		t.Errorf("got %s, openssl says %s, %v", got, sum, err)
+	}
+}
