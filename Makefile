@@ -6,7 +6,7 @@ OUT     ?= demo
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short lint bench generate clean
+.PHONY: help tools build demo test short lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,7 @@ lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 	@./test/lint.sh
 
 generate: ## write the generated documents anew
-	$(GO) test ./builder/spec ./cmd/imgbuild -run 'Golden|Docs|Generated' -update
+	$(GO) test ./builder/spec ./builder/plan -update
 
 clean: ## remove what the build made; the cache stays
 	rm -rf $(BIN) $(OUT)

@@ -155,7 +155,7 @@ func gatherParts(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t 
 func packImages(ctx context.Context, o Options, p *plan.Plan, s *source.Set, base *tree.Tree) (tree.Content, error) {
 	defer o.Report.Stage("gathering the container images")()
 	text, _ := json.Marshal(p.Inputs) // plain data cannot fail
-	key := fmt.Sprintf("images 1 %s %x", p.Arch, sha256.Sum256(text))
+	key := fmt.Sprintf("images 2 %s %x", p.Arch, sha256.Sum256(text))
 	path, err := s.Store().Once(ctx, key, func(ctx context.Context) (string, error) {
 		images, err := s.Images(ctx, p.Inputs, base)
 		if err != nil {

@@ -62,9 +62,10 @@ func Build(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, 
 	return d, errors.Join(os.Remove(sealed.data), os.Remove(sealed.tree))
 }
 
-// ukiName carries the boot counter of systemd's Automatic Boot Assessment: three tries.
+// ukiName has no boot counter ("+3", systemd's Automatic Boot Assessment) yet: the
+// disk has one slot, so there is nothing to fall back to when the tries are used up.
 func ukiName(p *plan.Plan) string {
-	return fmt.Sprintf("imgbuild-%s_%s+3.efi", p.Role, rootfs.Version(p))
+	return fmt.Sprintf("imgbuild-%s_%s.efi", p.Role, rootfs.Version(p))
 }
 
 func seal(ctx context.Context, p *plan.Plan, root *tree.Tree, dir string) (*sealedRoot, error) {

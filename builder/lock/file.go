@@ -6,9 +6,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
-	"reflect"
 	"slices"
 
 	"github.com/imgbuild/imgbuild/internal/fault"
@@ -42,7 +43,11 @@ func Parse(data []byte) (*File, error) {
 	var f File
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
+	err := d.Decode(&f)
+	if _, more := d.Token(); err == nil && !errors.Is(more, io.EOF) {
+		err = errors.New("something follows the lock's end")
+	}
+	if err != nil {
 		return nil, fault.New(fault.Lock, "reading the lock: %w; delete it or run `imgbuild lock` to write it anew", err)
 	}
 	if f.Format != Format {
@@ -133,7 +138,7 @@ func (f *File) Resolve(ctx context.Context, role string, asked []Request, r Reso
 func (f *File) borrow(role string, req Request) ([]Pin, bool) {
 	for _, other := range slices.Sorted(maps.Keys(f.Nodes)) {
 		entry := f.Nodes[other]
-		if other == role || !slices.ContainsFunc(entry.Asked, func(r Request) bool { return reflect.DeepEqual(r, req) }) {
+		if other == role || !slices.ContainsFunc(entry.Asked, req.equal) {
 			continue
 		}
 		var pins []Pin
@@ -145,6 +150,11 @@ func (f *File) borrow(role string, req Request) ([]Pin, bool) {
 		return pins, len(pins) > 0
 	}
 	return nil, false
+}
+
+// equal compares what is asked; no Args and empty Args, as JSON mixes them up, are one.
+func (r Request) equal(other Request) bool {
+	return r.Kind == other.Kind && r.Name == other.Name && r.Version == other.Version && r.Source == other.Source && slices.Equal(r.Args, other.Args)
 }
 
 // Digest is the sha256, in hex, of a role's pins: the identity of a build's inputs.

@@ -4,6 +4,7 @@
 package rootfs
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -61,18 +62,32 @@ func put(t *tree.Tree, f component.File, parts Parts) error {
 		return t.Put(where, link(f.Link))
 	case f.Dir:
 		if n, ok := t.Get(where); ok && n.Mode.IsDir() {
-			n.Mode = fs.ModeDir | fs.FileMode(f.Mode)
+			n.Mode = fs.ModeDir | mode(f.Mode)
 			return nil
 		}
-		return t.Put(where, tree.Node{Mode: fs.ModeDir | fs.FileMode(f.Mode)})
-	case f.Part != "":
-		content, err := parts.Part(f.Part)
-		if err != nil {
+		return t.Put(where, tree.Node{Mode: fs.ModeDir | mode(f.Mode)})
+	}
+	if n, ok := t.Get(where); ok && n.Mode.IsDir() {
+		return errors.New("the base has a directory there")
+	}
+	content := tree.Content(tree.Bytes(f.Text))
+	if f.Part != "" {
+		if content, err = parts.Part(f.Part); err != nil {
 			return err
 		}
-		return t.Put(where, tree.Node{Mode: fs.FileMode(f.Mode), Content: content})
 	}
-	return t.Put(where, tree.Node{Mode: fs.FileMode(f.Mode), Content: tree.Bytes(f.Text)})
+	return t.Put(where, tree.Node{Mode: mode(f.Mode), Content: content})
+}
+
+// mode turns the permission bits of stat(2) into those of io/fs.
+func mode(unix uint32) fs.FileMode {
+	m := fs.FileMode(unix) & fs.ModePerm
+	for bit, flag := range special {
+		if unix&bit != 0 {
+			m |= flag
+		}
+	}
+	return m
 }
 
 // inside follows links in the folders above p, so that /sbin/x lands in /usr/sbin.
@@ -90,17 +105,18 @@ func link(target string) tree.Node { return tree.Node{Mode: fs.ModeSymlink | 0o7
 // enable makes the link that `systemctl enable` would make, in the image's /etc,
 // so that `systemctl is-enabled` (and kubeadm's preflight) sees it.
 func enable(t *tree.Tree, u component.Unit) error {
-	const dir = "usr/lib/systemd/system/"
 	file := u.Name
 	if at, rest, ok := strings.Cut(u.Name, "@"); ok && !strings.HasPrefix(rest, ".") {
 		file = at + "@" + path.Ext(rest)
 	}
-	if _, ok := t.Get(dir + file); !ok {
-		if _, ok := t.Get("etc/systemd/system/" + file); !ok {
+	target := "usr/lib/systemd/system/" + file
+	if _, ok := t.Get(target); !ok {
+		target = "etc/systemd/system/" + file
+		if _, ok := t.Get(target); !ok {
 			return fmt.Errorf("unit %s is to be enabled, but no component or package brings it", u.Name)
 		}
 	}
-	return t.Put("etc/systemd/system/"+u.By+".wants/"+u.Name, link("/"+dir+file))
+	return t.Put("etc/systemd/system/"+u.By+".wants/"+u.Name, link("/"+target))
 }
 
 // identify adds the image's name to os-release(5), which the boot menu and

@@ -19,6 +19,7 @@ type Kernel struct {
 // dropped is what a base brings and a node must not have: identity, caches, the
 // package tools' working files, and what only an installer or sysvinit reads.
 var dropped = []string{
+	"vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old", // links into /boot
 	"etc/hostname", "etc/machine-info", "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-",
 	"etc/.pwd.lock", "etc/.resolv.conf.systemd-resolved.bak", "etc/fstab", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "etc/apt",
 	"etc/cron.d", "etc/cron.daily", "etc/init.d", "etc/rc0.d", "etc/rc1.d", "etc/rc2.d", "etc/rc3.d", "etc/rc4.d", "etc/rc5.d", "etc/rc6.d", "etc/rcS.d",
@@ -126,9 +127,9 @@ func varTmpfiles(t *tree.Tree) string {
 		switch {
 		case !strings.HasPrefix(p, "var/"), strings.HasPrefix(p, "var/cache/apt"), strings.HasPrefix(p, "var/lib/apt"), strings.HasPrefix(p, "var/cache/debconf"):
 		case n.Mode.IsDir():
-			fmt.Fprintf(&b, "d /%s %04o %d %d -\n", p, unixMode(n.Mode), n.UID, n.GID)
+			fmt.Fprintf(&b, "d /%s %04o %d %d -\n", tmpfilesWord(p), unixMode(n.Mode), n.UID, n.GID)
 		case n.Mode&fs.ModeSymlink != 0:
-			fmt.Fprintf(&b, "L /%s - - - - %s\n", p, n.Link)
+			fmt.Fprintf(&b, "L /%s - - - - %s\n", tmpfilesWord(p), tmpfilesWord(n.Link))
 		}
 		return nil
 	})
@@ -137,15 +138,35 @@ func varTmpfiles(t *tree.Tree) string {
 	return b.String()
 }
 
+// tmpfilesWord writes a path as one word of a tmpfiles.d(5) line: its specifiers,
+// quotes and white space taken literally.
+func tmpfilesWord(p string) string {
+	var b strings.Builder
+	for _, c := range []byte(p) {
+		switch {
+		case c == '%':
+			b.WriteString("%%")
+		case c <= ' ', c == 0x7f, c == '\\', c == '"', c == '\'':
+			fmt.Fprintf(&b, "\\x%02x", c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
 func unixMode(m fs.FileMode) uint32 {
 	mode := uint32(m.Perm())
-	for bit, unix := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
-		if m&bit != 0 {
-			mode |= unix
+	for bit, flag := range special {
+		if m&flag != 0 {
+			mode |= bit
 		}
 	}
 	return mode
 }
+
+// special are the mode bits that io/fs keeps elsewhere than stat(2).
+var special = map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky}
 
 // sealer puts entries and keeps the first error.
 type sealer struct {

@@ -43,8 +43,14 @@ func sound(t *testing.T, name string, img v1.Image) {
 		if got, _, err := v1.SHA256(r); got != want || err != nil {
 			t.Errorf("%s: layer has %v, %v; want %v", name, got, err, want)
 		}
-		if digest, _ := l.Digest(); digest != want {
-			t.Errorf("%s: digest %v of an uncompressed layer differs from its content's %v", name, digest, want)
+		packed, err := l.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest, _ := l.Digest()
+		size, _ := l.Size()
+		if got, n, err := v1.SHA256(packed); got != digest || n != size || err != nil {
+			t.Errorf("%s: the layer's bytes are %v, %d long, %v; its descriptor says %v, %d", name, got, n, err, digest, size)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"debug/pe"
 	"encoding/hex"
 	"fmt"
@@ -51,6 +52,10 @@ func (r *Report) readUKI(data []byte) error {
 		if err != nil {
 			return fmt.Errorf("%s: section %s: %w", r.UKI, s.Name, err)
 		}
+		if _, ok := sections[s.Name]; ok {
+			r.say("boot", r.UKI, "two sections %s: the stub would take the first", s.Name)
+			return nil
+		}
 		sections[s.Name] = string(raw[:min(len(raw), int(s.VirtualSize))])
 	}
 	for _, name := range []string{".linux", ".initrd", ".cmdline", ".osrel", ".uname"} {
@@ -66,7 +71,10 @@ func (r *Report) readUKI(data []byte) error {
 				r.say("boot", r.UKI, "roothash=%s is not 64 hex digits", hash)
 				return nil
 			}
-			r.RootHash = hash
+			if r.RootHash != "" {
+				r.say("boot", r.UKI, "the command line has two roothash=")
+			}
+			r.RootHash = cmp.Or(r.RootHash, hash) // the node takes the first
 		}
 	}
 	if r.RootHash == "" {

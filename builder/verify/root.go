@@ -18,35 +18,55 @@ import (
 
 const block = 4096
 
-// checkVerity computes the hash tree (Linux dm-verity, hash type 1, SHA-256) over
-// every block of the root file system and holds it, level by level, against the
-// tree on the disk and the root hash on the command line.
-func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) error {
-	super := make([]byte, 512)
-	if err := readAt(tree, super, 0); err != nil {
-		return fmt.Errorf("reading the verity superblock: %w", err)
+// superblock is what the first block of the verity partition tells (veritysetup(8)).
+type superblock struct {
+	blocks int64
+	salt   []byte
+}
+
+func readSuperblock(tree io.ReaderAt, rootSize int64) (*superblock, error) {
+	b := make([]byte, block)
+	if err := readAt(tree, b, 0); err != nil {
+		return nil, fmt.Errorf("reading the verity superblock: %w", err)
 	}
 	le := binary.LittleEndian
-	blocks, saltLen := int64(le.Uint64(super[72:])), int(le.Uint16(super[80:])) // #nosec G115 -- checked below
-	if string(super[:8]) != "verity\x00\x00" || le.Uint32(super[64:]) != block || le.Uint32(super[68:]) != block || saltLen > 256 ||
-		strings.TrimRight(string(super[32:64]), "\x00") != "sha256" || blocks <= 0 || blocks*block > root.Size() {
-		r.say("verity", "", "the superblock does not fit the root file system")
-		return nil
+	blocks, saltLen := le.Uint64(b[72:]), int(le.Uint16(b[80:]))
+	if string(b[:8]) != "verity\x00\x00" || le.Uint32(b[8:]) != 1 || le.Uint32(b[12:]) != 1 ||
+		strings.TrimRight(string(b[32:64]), "\x00") != "sha256" || le.Uint32(b[64:]) != block || le.Uint32(b[68:]) != block ||
+		blocks == 0 || blocks > uint64(rootSize/block) || saltLen > 256 || !zero(b[82:88]) || !zero(b[88+saltLen:]) { // #nosec G115 -- a size is not negative
+		return nil, nil
 	}
-	level, err := hashBlocks(ctx, io.NewSectionReader(root, 0, blocks*block), super[88:88+saltLen])
+	return &superblock{int64(blocks), b[88 : 88+saltLen]}, nil // #nosec G115 -- checked
+}
+
+// checkVerity computes the hash tree (Linux dm-verity, hash type 1, SHA-256) over
+// every block of the root file system and holds it, level by level, against the
+// tree on the disk and the root hash on the command line. It says whether the
+// root file system is what the hash vouches for.
+func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) (bool, error) {
+	super, err := readSuperblock(tree, root.Size())
 	if err != nil {
-		return fmt.Errorf("reading the root file system: %w", err)
+		return false, err
+	}
+	if super == nil {
+		r.say("verity", "", "the superblock does not fit the root file system")
+		return false, nil
+	}
+	level, err := hashBlocks(ctx, io.NewSectionReader(root, 0, super.blocks*block), super.salt)
+	if err != nil {
+		return false, fmt.Errorf("reading the root file system: %w", err)
 	}
 	var levels [][]byte
-	for len(level) > 32 {
+	for len(level) > sha256.Size {
 		level = append(level, make([]byte, (block-len(level)%block)%block)...)
 		levels = append(levels, level)
-		if level, err = hashBlocks(ctx, bytes.NewReader(level), super[88:88+saltLen]); err != nil {
-			return err
+		if level, err = hashBlocks(ctx, bytes.NewReader(level), super.salt); err != nil {
+			return false, err
 		}
 	}
-	if got := hex.EncodeToString(level); got != r.RootHash {
+	if got := hex.EncodeToString(level); got != strings.ToLower(r.RootHash) {
 		r.say("verity", "", "the root file system hashes to %s, the command line says %s", got, r.RootHash)
+		return false, nil
 	}
 	at := int64(block)
 	for i := len(levels) - 1; i >= 0; i-- {
@@ -56,8 +76,28 @@ func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) 
 		}
 		at += int64(len(have))
 	}
-	return nil
+	return true, errors.Join(r.checkRest(root, super.blocks*block, "root file system"), r.checkRest(tree, at, "hash tree"))
 }
+
+// checkRest says so when something lies in a partition behind what was checked.
+func (r *Report) checkRest(part *io.SectionReader, at int64, what string) error {
+	rest, buf := io.NewSectionReader(part, at, part.Size()-at), make([]byte, 256*block)
+	for {
+		n, err := rest.Read(buf)
+		if !zero(buf[:n]) {
+			r.say("verity", "", "something lies in the partition behind the %s", what)
+			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading behind the %s: %w", what, err)
+		}
+	}
+}
+
+func zero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 
 func hashBlocks(ctx context.Context, src io.Reader, salt []byte) ([]byte, error) {
 	var out []byte
@@ -82,7 +122,7 @@ func hashBlocks(ctx context.Context, src io.Reader, salt []byte) ([]byte, error)
 	}
 }
 
-// setuid lists the programs that may change to root when started.
+// setuid lists the programs that may change user or group when started.
 var setuid = map[string]bool{
 	"usr/bin/su": true, "usr/bin/mount": true, "usr/bin/umount": true, "usr/bin/newgrp": true, "usr/bin/passwd": true, "usr/bin/gpasswd": true,
 	"usr/bin/chsh": true, "usr/bin/chfn": true, "usr/bin/chage": true, "usr/bin/expiry": true, "usr/sbin/unix_chkpwd": true,
@@ -90,7 +130,7 @@ var setuid = map[string]bool{
 }
 
 var (
-	privateKey = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----\n[A-Za-z0-9+/]`)
+	privateKey = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\r?\n[ \t]*|(?:\\r)?\\n)[A-Za-z0-9+/]`) // as a file, in YAML or in JSON
 	joinToken  = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 )
 
@@ -127,8 +167,8 @@ func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
 	}
 	mode := stat.Mode
 	switch {
-	case mode&fs.ModeSetuid != 0 && !setuid[p]:
-		r.say("setuid", p, "is not on the list of set-uid programs")
+	case mode&fs.ModeSetuid != 0 && !setuid[p], mode&fs.ModeSetgid != 0 && mode.IsRegular() && !setuid[p]:
+		r.say("setuid", p, "is not on the list of set-uid and set-gid programs")
 	case mode.Perm()&0o002 != 0 && mode&(fs.ModeSymlink|fs.ModeSticky) == 0:
 		r.say("modes", p, "everyone may write it (%v)", mode)
 	}
@@ -151,7 +191,7 @@ func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
 }
 
 func (r *Report) checkPasswords(fsys fs.FS) {
-	for _, file := range []string{"etc/shadow", "etc/gshadow"} {
+	for _, file := range []string{"etc/passwd", "etc/shadow", "etc/gshadow"} {
 		text, err := fs.ReadFile(fsys, file)
 		if err != nil {
 			r.say("passwords", file, "cannot be read: %v", err)
@@ -159,6 +199,9 @@ func (r *Report) checkPasswords(fsys fs.FS) {
 		}
 		for line := range strings.Lines(string(text)) {
 			fields := strings.Split(strings.TrimSpace(line), ":")
+			if file == "etc/passwd" && len(fields) > 1 && fields[1] == "x" {
+				continue // see etc/shadow
+			}
 			if len(fields) > 1 && fields[1] != "*" && !strings.HasPrefix(fields[1], "!") {
 				r.say("passwords", file, "%s can log in by password", fields[0])
 			}

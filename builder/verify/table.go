@@ -103,7 +103,9 @@ func entry(e []byte) (Partition, bool) {
 	for i := range name {
 		name[i] = le.Uint16(e[56+2*i:])
 	}
-	start, end := int64(le.Uint64(e[32:])), int64(le.Uint64(e[40:])) // #nosec G115 -- bounds are checked by the caller
+	const most = 1 << 53                         // sectors: beyond any disk, as the caller finds, and still countable in bytes
+	start := int64(min(le.Uint64(e[32:]), most)) // #nosec G115 -- bounded
+	end := int64(min(le.Uint64(e[40:]), most))   // #nosec G115 -- bounded
 	return Partition{
 		Name: strings.TrimRight(string(utf16.Decode(name)), "\x00"), Type: kind, UUID: guid(e[16:32]),
 		Start: start * sectorSize, Size: (end - start + 1) * sectorSize,

@@ -63,7 +63,7 @@ func Look(tool string) (string, error) {
 }
 
 // Run starts the command and waits. When ctx ends the process group gets
-// SIGTERM, and after ten seconds SIGKILL.
+// SIGTERM, and SIGKILL when the command has ended or ten seconds are over.
 func Run(ctx context.Context, c Cmd) error {
 	path, err := Look(c.Name)
 	if err != nil {
@@ -82,6 +82,9 @@ func Run(ctx context.Context, c Cmd) error {
 	}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
+			if cmd.Process != nil { // what the command started and SIGTERM did not end
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			}
 			return fmt.Errorf("%s: %w", c.Name, ctx.Err())
 		}
 		if c.Quiet {

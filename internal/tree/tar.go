@@ -95,7 +95,9 @@ func (l *layer) apply(h *tar.Header, offset int64) error {
 	} else if err := l.tree.Put(name, *node); err != nil {
 		return err
 	}
-	l.fresh[name] = true
+	for ; !l.fresh[name]; name = path.Dir(name) { // the folders above hold something fresh, so they stay
+		l.fresh[name] = true
+	}
 	return nil
 }
 
@@ -126,28 +128,45 @@ func (l *layer) place(name string) (string, error) {
 func (l *layer) whiteout(dir, hide string) error {
 	switch {
 	case hide == ".wh..opq":
-		for _, p := range l.tree.Paths() {
-			if p != dir && (dir == "." || strings.HasPrefix(p, dir+"/")) && p != "." && !l.fresh[p] {
-				delete(l.tree.nodes, p)
-			}
-		}
+		l.clear(dir)
 	case hide == "" || hide == "." || hide == "..":
 		return errors.New("whiteout of nothing or of a parent")
 	case strings.HasPrefix(hide, ".wh."):
 		// aufs bookkeeping such as .wh..wh.plnk
 	default:
-		l.tree.Remove(path.Join(dir, hide))
+		hidden := path.Join(dir, hide)
+		l.clear(hidden)
+		if !l.fresh[hidden] {
+			delete(l.tree.nodes, hidden)
+		}
 	}
 	return nil
 }
 
+// clear takes away what lower layers put below dir.
+func (l *layer) clear(dir string) {
+	for p := range l.tree.nodes {
+		if p != "." && (dir == "." || strings.HasPrefix(p, dir+"/")) && !l.fresh[p] {
+			delete(l.tree.nodes, p)
+		}
+	}
+}
+
 func (l *layer) node(h *tar.Header, offset int64) (*Node, error) {
-	n := &Node{Mode: h.FileInfo().Mode(), UID: h.Uid, GID: h.Gid, Xattrs: xattrs(h)}
+	// The type is the entry's own; type bits in its mode could say otherwise.
+	n := &Node{Mode: h.FileInfo().Mode() &^ fs.ModeType, UID: h.Uid, GID: h.Gid, Xattrs: xattrs(h)}
 	switch h.Typeflag {
 	case tar.TypeDir:
+		n.Mode |= fs.ModeDir
 	case tar.TypeReg:
+		if sparse(h) {
+			return nil, errors.New("sparse files are not supported: write the archive without them")
+		}
 		n.Content = Section{l.file, offset, h.Size}
 	case tar.TypeSymlink:
+		if h.Linkname == "" || len(h.Linkname) > maxPath {
+			return nil, fmt.Errorf("the link's target has %d bytes, must have 1 to %d", len(h.Linkname), maxPath)
+		}
 		n.Link, n.Mode = h.Linkname, fs.ModeSymlink|0o777
 	case tar.TypeLink:
 		target, err := l.place(h.Linkname)
@@ -160,7 +179,13 @@ func (l *layer) node(h *tar.Header, offset int64) (*Node, error) {
 		}
 		same := *old
 		return &same, nil
-	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+	case tar.TypeFifo:
+		n.Mode |= fs.ModeNamedPipe
+	case tar.TypeChar, tar.TypeBlock:
+		n.Mode |= fs.ModeDevice
+		if h.Typeflag == tar.TypeChar {
+			n.Mode |= fs.ModeCharDevice
+		}
 		n.Rdev = uint32(h.Devminor&0xff | h.Devmajor<<8 | (h.Devminor&^0xff)<<12) // #nosec G115 -- Linux new_encode_dev
 	case tar.TypeXGlobalHeader:
 		return nil, nil
@@ -168,6 +193,17 @@ func (l *layer) node(h *tar.Header, offset int64) (*Node, error) {
 		return nil, fmt.Errorf("unsupported archive entry type %q", h.Typeflag)
 	}
 	return n, nil
+}
+
+// sparse says whether the entry's data is a map of holes (GNU's PAX keys), so
+// that it does not lie in the archive as it is.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 func xattrs(h *tar.Header) map[string]string {

@@ -53,10 +53,13 @@ func New() *Tree {
 	return &Tree{nodes: map[string]*Node{".": {Mode: fs.ModeDir | 0o755}}}
 }
 
+// maxPath is Linux' PATH_MAX without the closing NUL.
+const maxPath = 4095
+
 // Clean turns a user's or an archive's path into the tree's form, or says why it cannot.
 func Clean(p string) (string, error) {
-	if strings.ContainsRune(p, 0) || len(p) > 4096 {
-		return "", fmt.Errorf("path %q: NUL byte or longer than 4096 bytes", p)
+	if strings.ContainsRune(p, 0) || len(p) > maxPath {
+		return "", fmt.Errorf("path %q: NUL byte or longer than %d bytes", p, maxPath)
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		if part == ".." {
@@ -174,8 +177,11 @@ func (t *Tree) Remove(p string) {
 // Paths lists every path, sorted, the root first.
 func (t *Tree) Paths() []string {
 	return slices.SortedFunc(maps.Keys(t.nodes), func(a, b string) int {
-		if a == "." || b == "." {
-			return strings.Compare(strings.Trim(a, "."), strings.Trim(b, "."))
+		switch {
+		case a == ".":
+			return -1
+		case b == ".":
+			return 1
 		}
 		return strings.Compare(a, b)
 	})

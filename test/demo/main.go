@@ -90,19 +90,18 @@ func watch(ctx context.Context, c *clock, cluster *kit.Cluster) error {
 	for _, s := range []struct{ name, script string }{
 		{"power-on to a service manager", "true"},
 		{"container images imported", `grep -q '"images": "..*"' /var/lib/imgbuild/firstboot/journal.json`},
-		{"control plane answers", "kubectl get --raw /readyz"},
-		{"master Ready", "kubectl get nodes --no-headers | grep -w Ready | grep -q control-plane"},
+		{"control plane up", `grep -Eq 'published|committed' /var/lib/imgbuild/firstboot/journal.json`},
 	} {
 		if _, err := cluster.Master.Until(ctx, 3*time.Second, s.script); err != nil {
 			return fmt.Errorf("%s: %w\n%s", s.name, err, cluster.Master.Tail(30))
 		}
 		c.stage(s.name)
 	}
-	if err := cluster.WaitReady(ctx); err != nil {
-		return err
+	if err := cluster.API.Until(ctx, cluster.API.NodesReady(2)); err != nil {
+		return fmt.Errorf("%w\n%s\n%s", err, cluster.Master.Tail(30), cluster.Worker.Tail(30))
 	}
-	c.stage("worker Ready")
-	if _, err := cluster.Master.Until(ctx, 5*time.Second, kit.PodsRunning); err != nil {
+	c.stage("both nodes Ready")
+	if err := cluster.API.Until(ctx, cluster.API.PodsReady); err != nil {
 		return err
 	}
 	c.stage("all pods running")

@@ -67,6 +67,7 @@ func (k Kit) Image(ctx context.Context, role, format string, more ...string) (st
 // Cluster is two nodes on a network of their own.
 type Cluster struct {
 	Net            *vnet.Net
+	API            *API
 	Master, Worker *boottest.Machine
 
 	kit    Kit
@@ -84,24 +85,27 @@ func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error)
 	if c.Net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, c.socket); err != nil {
 		return nil, err
 	}
+	if c.API, err = c.NewAPI(ctx); err != nil {
+		return nil, err
+	}
 	return c, c.Start(ctx)
 }
 
 // Start boots both nodes from the disks they have.
 func (c *Cluster) Start(ctx context.Context) (err error) {
-	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, boottest.Seed); err != nil {
+	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, 1, boottest.Seed); err != nil {
 		return err
 	}
-	c.Master, err = c.boot(ctx, "master", MasterIP, 4096, "smbios")
+	c.Master, err = c.boot(ctx, "master", MasterIP, 4096, 2, "smbios")
 	return err
 }
 
-func (c *Cluster) boot(ctx context.Context, role, ip string, memory int, via string) (*boottest.Machine, error) {
+func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, via string) (*boottest.Machine, error) {
 	config, err := os.ReadFile(filepath.Join(c.kit.Dir, "cluster", role+".yaml"))
 	if err != nil {
 		return nil, err
 	}
-	return boottest.Start(ctx, boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: 2},
+	return boottest.Start(ctx, boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: cpus},
 		filepath.Join(c.kit.Dir, "machines"), c.socket, true)
 }
 
@@ -132,16 +136,12 @@ func (c *Cluster) Close() {
 	_ = os.RemoveAll(filepath.Dir(c.socket))
 }
 
-// Nodes is how many nodes say Ready.
-const readyNodes = `[ $(kubectl get nodes --no-headers | grep -cw Ready) = 2 ]`
-
-// WaitReady waits until both nodes are Ready, or ctx ends.
+// WaitReady waits until both nodes are Ready and every pod runs, or ctx ends.
 func (c *Cluster) WaitReady(ctx context.Context) error {
-	if _, err := c.Master.Until(ctx, 5*time.Second, readyNodes); err != nil {
-		return fmt.Errorf("%w\n--- master's console\n%s\n--- worker's console\n%s", err, c.Master.Tail(25), c.Worker.Tail(25))
+	for _, what := range []func(context.Context) error{c.API.NodesReady(2), c.API.PodsReady} {
+		if err := c.API.Until(ctx, what); err != nil {
+			return fmt.Errorf("%w\n--- master's console\n%s\n--- worker's console\n%s", err, c.Master.Tail(25), c.Worker.Tail(25))
+		}
 	}
 	return nil
 }
-
-// PodsRunning waits until every pod runs with all its containers ready.
-const PodsRunning = `kubectl get pods -A --no-headers && ! kubectl get pods -A --no-headers | awk '{split($3, r, "/"); if ($4 != "Running" || r[1] != r[2]) print}' | grep -q .`

@@ -47,6 +47,14 @@ tlsMinVersion: VersionTLS12
 tlsCipherSuites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]
 `
 
+// leaseArgs let the leader of the control plane's loops keep its place through a
+// slow disk or processor for 40 s; the defaults give up after 10 s, and a node that
+// is only slow then restarts them again and again.
+const leaseArgs = `  - {name: leader-elect-lease-duration, value: 60s}
+  - {name: leader-elect-renew-deadline, value: 40s}
+  - {name: leader-elect-retry-period, value: 8s}
+`
+
 // initConfig is kubeadm's configuration on the first master.
 func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, error) {
 	host, _, err := net.SplitHostPort(c.Endpoint)
@@ -64,7 +72,9 @@ func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, 
 		c.Cluster, f.KubernetesVersion, c.Endpoint)
 	fmt.Fprintf(&b, "encryptionAlgorithm: ECDSA-P256\nnetworking:\n  podSubnet: %s\n  serviceSubnet: %s\n  dnsDomain: %s\n", f.PodCIDR, f.ServiceCIDR, f.DNSDomain)
 	fmt.Fprintf(&b, "apiServer:\n  certSANs: [%q, \"127.0.0.1\", \"localhost\"]\n  extraArgs:\n  - {name: profiling, value: \"false\"}\n", host)
-	b.WriteString("controllerManager:\n  extraArgs:\n  - {name: profiling, value: \"false\"}\nscheduler:\n  extraArgs:\n  - {name: profiling, value: \"false\"}\n")
+	for _, part := range []string{"controllerManager", "scheduler"} {
+		b.WriteString(part + ":\n  extraArgs:\n" + leaseArgs + "  - {name: profiling, value: \"false\"}\n")
+	}
 	b.WriteString(kubeletConfig)
 	if strings.HasPrefix(f.KubernetesVersion, "1.35.") {
 		b.WriteString("volumePluginDir: /var/lib/kubelet-plugins\n")

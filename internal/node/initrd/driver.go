@@ -118,7 +118,9 @@ func (d *drivers) match(alias string) []string {
 	return out
 }
 
-func (d *drivers) insert(name string) error {
+// insert loads a module and, before it, what it depends on. One that failed is
+// tried again when the next device asks for it.
+func (d *drivers) insert(name string) (err error) {
 	m, ok := d.modules[name]
 	if !ok {
 		return fmt.Errorf("kernel module %s is not in the RAM disk", name)
@@ -127,6 +129,7 @@ func (d *drivers) insert(name string) error {
 		return nil
 	}
 	m.loaded = true
+	defer func() { m.loaded = err == nil }()
 	for _, dep := range m.deps {
 		if err := d.insert(dep); err != nil {
 			return err

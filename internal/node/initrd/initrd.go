@@ -169,16 +169,25 @@ func restoreMachineID(root string) error {
 		return err
 	}
 	defer unix.Unmount(dir, 0) //nolint:errcheck // read-only, and the RAM disk goes away
-	id, err := os.ReadFile(filepath.Join(dir, StateDir, "machine-id"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	id, err := readMachineID(filepath.Join(dir, StateDir, "machine-id"))
+	if err != nil || id == "" {
 		return err
 	}
-	text := strings.TrimSpace(string(id))
-	if raw, err := hex.DecodeString(text); err != nil || len(raw) != 16 {
-		return fmt.Errorf("%s/machine-id on %s: want 32 hex digits", StateDir, dev)
+	return os.WriteFile(filepath.Join(newRoot, "etc/machine-id"), []byte(id+"\n"), 0o444) // #nosec G306 -- machine-id(5): world-readable
+}
+
+// readMachineID reads what the agent kept; empty when the node has not got that far.
+func readMachineID(file string) (string, error) {
+	raw, err := os.ReadFile(file) // #nosec G304 -- a fixed place on the /var partition
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
 	}
-	return os.WriteFile(filepath.Join(newRoot, "etc/machine-id"), []byte(text+"\n"), 0o444) // #nosec G306 -- machine-id(5): world-readable
+	if err != nil {
+		return "", err
+	}
+	id := strings.TrimSpace(string(raw))
+	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 {
+		return "", errors.New("the machine id kept on the /var partition is damaged: want 32 hex digits")
+	}
+	return id, nil
 }

@@ -1,0 +1,162 @@
+package verify_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/imgbuild/imgbuild/builder/assemble"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/rootfs"
+	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/tree"
+	"github.com/imgbuild/imgbuild/internal/verity"
+)
+
+// stub makes the smallest PE file that a UKI can be built around.
+func stub() []byte {
+	b, le := make([]byte, 1024), binary.LittleEndian
+	copy(b, "MZ")
+	le.PutUint32(b[0x3c:], 64)
+	copy(b[64:], "PE\x00\x00\x64\x86")
+	le.PutUint16(b[64+6:], 1)      // sections
+	le.PutUint16(b[64+20:], 240)   // size of the optional header
+	le.PutUint16(b[64+22:], 0x22e) // characteristics
+	opt := b[88:]
+	le.PutUint16(opt, 0x20b)
+	le.PutUint32(opt[32:], 4096) // section alignment
+	le.PutUint32(opt[36:], 512)  // file alignment
+	le.PutUint32(opt[56:], 8192) // size of the image
+	le.PutUint32(opt[60:], 512)  // size of the headers
+	le.PutUint32(opt[108:], 16)  // directories
+	s := opt[240:]
+	copy(s, ".text")
+	for i, v := range []uint32{100, 4096, 512, 512} {
+		le.PutUint32(s[8+4*i:], v)
+	}
+	return b
+}
+
+// node is a sealed node's tree, as small as verify takes it: everything that its
+// rules look at is there, and as it should be.
+func node(t testing.TB) *tree.Tree {
+	t.Helper()
+	const modules = "usr/lib/modules/6.12.1/"
+	tr := tree.New()
+	for p, text := range map[string]string{
+		"usr/lib/os-release": "ID=debian\nNAME=\"Debian GNU/Linux\"\nIMAGE_ID=imgbuild-worker\n", "usr/lib/imgbuild/node.json": `{"role":"worker"}`,
+		"usr/lib/systemd/boot/efi/linuxx64.efi.stub": string(stub()), "usr/lib/systemd/boot/efi/systemd-bootx64.efi": "MZ boot loader",
+		modules + "modules.dep": "k/dm-verity.ko:\n", modules + "modules.softdep": "", modules + "modules.alias": "", modules + "k/dm-verity.ko": "ELF",
+		modules + "modules.builtin": "erofs.ko\nexample/overlay.ko\nexample/ext4.ko\n", "etc/machine-id": "uninitialized\n",
+		"etc/passwd": "root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n",
+		"etc/shadow": "root:*:20000:0:99999:7:::\nsshd:!*:20000::::::\n", "etc/gshadow": "root:*::\nstaff:!::\n",
+		"etc/ssl/certs/ca.pem": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "etc/key.doc": "files that start with -----BEGIN PRIVATE KEY----- are keys",
+		"etc/kubeadm.example": "token: <six>.<sixteen>\nversion: v1.37.2\n",
+	} {
+		put(t, tr, p, text, 0o644)
+	}
+	put(t, tr, "usr/bin/su", "su", fs.ModeSetuid|0o755)
+	put(t, tr, "usr/bin/chage", "chage", fs.ModeSetgid|0o755)
+	for i := range 300 { // enough for a hash tree of two levels
+		put(t, tr, fmt.Sprintf("usr/share/f%03d", i), strings.Repeat(fmt.Sprintf("%04d", i), 1500), 0o644)
+	}
+	for p, n := range map[string]tree.Node{
+		"var": {Mode: fs.ModeDir | 0o755}, "tmp": {Mode: fs.ModeDir | fs.ModeSticky | 0o777}, "usr/local/lib": {Mode: fs.ModeDir | fs.ModeSetgid | 0o775, GID: 50},
+		"root": {Mode: fs.ModeSymlink | 0o777, Link: "var/roothome"},
+	} {
+		if err := tr.Put(p, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tr
+}
+
+func put(t testing.TB, tr *tree.Tree, p, text string, mode fs.FileMode) {
+	t.Helper()
+	if err := tr.Put(p, tree.Node{Mode: mode, Content: tree.Bytes(text)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// build assembles the tree into a disk, with the writers that builds use.
+func build(t testing.TB, tr *tree.Tree, words ...string) *assemble.Disk {
+	t.Helper()
+	p := &plan.Plan{ID: strings.Repeat("0123456789abcdef", 4), Role: "worker", Arch: "amd64", Spec: &spec.Node{Kubernetes: spec.Kubernetes{Version: "1.37.2"}},
+		Cmdline: append([]string{"panic=10"}, words...), Disk: plan.Disk{ESPSize: 34 << 20, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
+	d, err := assemble.Build(t.Context(), p, tr, rootfs.Kernel{Release: "6.12.1", Image: tree.Bytes("MZ kernel")}, []byte("ELF init"), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// corrupt opens a disk for the test to change.
+func corrupt(t testing.TB, file string, change func(f *os.File) error) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(change(f), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flip changes one bit of a file.
+func flip(f *os.File, at int64, bit int) error {
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		return err
+	}
+	b[0] ^= 1 << bit
+	_, err := f.WriteAt(b, at)
+	return err
+}
+
+// where finds a text on the disk.
+func where(t testing.TB, file, text string) int64 {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := strings.Index(string(data), text)
+	if i < 0 {
+		t.Fatalf("%q is not on the disk", text)
+	}
+	return int64(i)
+}
+
+// reseal writes the hash tree of the root partition anew, for a disk whose root
+// file system was changed, and returns the hash that now fits. It is what an
+// attacker could do who may write the disk but not the command line's hash.
+func reseal(t testing.TB, f *os.File, rootAt, rootSize, treeAt int64, salt []byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	data, hashes := filepath.Join(dir, "data"), filepath.Join(dir, "tree")
+	d, err := os.Create(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(d, io.NewSectionReader(f, rootAt, rootSize)); err != nil {
+		t.Fatal(err)
+	}
+	made, err := verity.Create(data, hashes, salt, [16]byte{1})
+	if err := errors.Join(err, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(hashes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(raw, treeAt); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", made.RootHash)
+}

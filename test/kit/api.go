@@ -1,0 +1,163 @@
+package kit
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// API asks the cluster from outside, as an operator would: with nothing but the
+// kubeconfig that imgbuild minted before the cluster was there. It costs the
+// emulated nodes less than a kubectl on them.
+type API struct {
+	server string
+	client *http.Client
+}
+
+// kubeconfig is the part of a kubeconfig that is read here; encoding/json reads
+// base64 into bytes.
+type kubeconfig struct {
+	Clusters []struct {
+		Cluster struct {
+			Server string
+			CA     []byte `json:"certificate-authority-data"`
+		}
+	}
+	Users []struct {
+		User struct {
+			Cert []byte `json:"client-certificate-data"`
+			Key  []byte `json:"client-key-data"`
+		}
+	}
+}
+
+// NewAPI mints a kubeconfig and returns a client that dials through the cluster's network.
+func (c *Cluster) NewAPI(ctx context.Context) (*API, error) {
+	text, err := c.kit.Imgbuild(ctx, "cluster", "kubeconfig", filepath.Join(c.kit.Dir, "cluster"))
+	if err != nil {
+		return nil, err
+	}
+	var k kubeconfig
+	if err := yaml.Unmarshal([]byte(text), &k); err != nil || len(k.Clusters) != 1 || len(k.Users) != 1 {
+		return nil, fmt.Errorf("reading the minted kubeconfig: %w", err)
+	}
+	pair, err := tls.X509KeyPair(k.Users[0].User.Cert, k.Users[0].User.Key)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(k.Clusters[0].Cluster.CA) {
+		return nil, errors.New("the minted kubeconfig holds no CA")
+	}
+	return &API{k.Clusters[0].Cluster.Server, &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		DialContext:     func(ctx context.Context, _, addr string) (net.Conn, error) { return c.Net.Dial(ctx, addr) },
+		TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}}}}, nil
+}
+
+// Get reads one object or list.
+func (a *API) Get(ctx context.Context, path string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.server+path, nil)
+	if err != nil {
+		return err
+	}
+	res, err := a.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close() //nolint:errcheck // read only
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", path, res.Status)
+	}
+	return json.NewDecoder(res.Body).Decode(out)
+}
+
+type condition struct{ Type, Status string }
+
+// Object is what is read of a node or a pod.
+type Object struct {
+	Metadata struct {
+		Name, Namespace, UID string
+		Labels               map[string]string
+	}
+	Spec   struct{ NodeName string }
+	Status struct {
+		Phase             string
+		PodIP             string
+		Conditions        []condition
+		ContainerStatuses []struct{ Ready bool }
+	}
+}
+
+// Ready says whether a node or a pod is Ready.
+func (o Object) Ready() bool {
+	for _, c := range o.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status == "True"
+		}
+	}
+	return false
+}
+
+// List reads a list of nodes or pods.
+func (a *API) List(ctx context.Context, path string) ([]Object, error) {
+	var list struct{ Items []Object }
+	return list.Items, a.Get(ctx, path, &list)
+}
+
+// Until asks every few seconds until what says yes; when ctx ends, the error says
+// what was missing last.
+func (a *API) Until(ctx context.Context, what func(context.Context) error) error {
+	for {
+		err := what(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(4 * time.Second):
+		}
+	}
+}
+
+// NodesReady wants that many nodes, all Ready.
+func (a *API) NodesReady(n int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		nodes, err := a.List(ctx, "/api/v1/nodes")
+		ready := 0
+		for _, o := range nodes {
+			if o.Ready() {
+				ready++
+			}
+		}
+		if err == nil && (ready != n || len(nodes) != n) {
+			err = fmt.Errorf("%d of %d nodes are Ready, want %d", ready, len(nodes), n)
+		}
+		return err
+	}
+}
+
+// PodsReady wants every pod of the cluster Running and Ready.
+func (a *API) PodsReady(ctx context.Context) error {
+	pods, err := a.List(ctx, "/api/v1/pods")
+	var missing []string
+	for _, o := range pods {
+		if o.Status.Phase != "Running" || !o.Ready() {
+			missing = append(missing, o.Metadata.Namespace+"/"+o.Metadata.Name+" "+o.Status.Phase)
+		}
+	}
+	if err == nil && (len(missing) > 0 || len(pods) == 0) {
+		err = fmt.Errorf("%d pods, not ready: %s", len(pods), strings.Join(missing, ", "))
+	}
+	return err
+}
