@@ -2,7 +2,7 @@
 GO      ?= go
 ARCH    ?= amd64
 BIN     := bin
-OUT     ?= demo
+OUT     ?= demo-out
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 

@@ -159,6 +159,7 @@ func TestUnitsAreBroughtBySomeone(t *testing.T) {
 func TestModes(t *testing.T) {
 	private := map[string]bool{
 		"/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf": true, // CIS Kubernetes 4.1.1
+		"/usr/lib/systemd/system/kubelet.service":                   true,
 		"/etc/ssh/sshd_config.d/10-imgbuild.conf":                   true,
 	}
 	p := decide(t, "master", "ssh.enabled=true")

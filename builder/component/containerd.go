@@ -7,6 +7,10 @@ import (
 	"github.com/imgbuild/imgbuild/builder/spec"
 )
 
+// cniPlugins are the plugins of the base's package; "flannel" comes with the pod network.
+var cniPlugins = []string{"bandwidth", "bridge", "dhcp", "dummy", "firewall", "host-device", "host-local", "ipvlan", "loopback", "macvlan",
+	"portmap", "ptp", "sbr", "static", "tap", "tuning", "vlan", "vrf"}
+
 // containerd is the container runtime, with runc and the CNI plugins of the base.
 func containerd() Component {
 	return Component{
@@ -24,7 +28,7 @@ func containerd() Component {
 		},
 		Add: func(n *spec.Node, f Facts) (Addition, error) {
 			first := strings.HasPrefix(n.Containerd.Version, "1.")
-			files, err := overlay("containerd", view{Node: n, Facts: f, Containerd1: first})
+			files, err := overlay("containerd", view{Node: n, Facts: f, Containerd1: first, Plugins: pluginsOf(n)})
 			a := Addition{
 				Files:  files,
 				Enable: []Unit{{"containerd.service", "multi-user.target"}},
@@ -42,4 +46,12 @@ func containerd() Component {
 			return a, err
 		},
 	}
+}
+
+// pluginsOf are the CNI plugins that /opt/cni/bin starts with.
+func pluginsOf(n *spec.Node) []string {
+	if n.CNI.Name == "flannel" {
+		return append([]string{"flannel"}, cniPlugins...)
+	}
+	return cniPlugins
 }

@@ -51,7 +51,7 @@ func firewall() Component {
 			}
 			for _, p := range a.Ports {
 				a.Checks = append(a.Checks, Check{fmt.Sprintf("%s %d is open", p.Proto, p.First),
-					fmt.Sprintf("nft list chain inet imgbuild input | grep -Eq '%s dport %d'", p.Proto, p.First)})
+					fmt.Sprintf("nft list chain inet imgbuild input | grep -Eqw '%s dport %d(-%d)?'", p.Proto, p.First, p.Last)})
 			}
 			return a, nil
 		},

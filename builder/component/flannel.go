@@ -5,10 +5,6 @@ import (
 	"github.com/imgbuild/imgbuild/builder/spec"
 )
 
-// cniPlugins are the plugins of the base's package and flannel's own.
-var cniPlugins = []string{"bandwidth", "bridge", "dhcp", "dummy", "firewall", "host-device", "host-local", "ipvlan", "loopback", "macvlan",
-	"portmap", "ptp", "sbr", "static", "tap", "tuning", "vlan", "vrf"}
-
 // flannelCNIVersion is the last release of the CNI plugins that holds flannel's.
 const flannelCNIVersion = "0.9.1"
 
@@ -26,12 +22,10 @@ func flannel() Component {
 			}}
 		},
 		Add: func(n *spec.Node, f Facts) (Addition, error) {
-			v := view{Node: n, Facts: f, FlannelImage: flannelImage + ":v" + n.CNI.Version, Plugins: cniPlugins}
 			if n.CNI.Name != "flannel" {
 				return Addition{}, nil
 			}
-			v.Plugins = append([]string{"flannel"}, cniPlugins...)
-			files, err := overlay("flannel", v)
+			files, err := overlay("flannel", view{Node: n, Facts: f, FlannelImage: flannelImage + ":v" + n.CNI.Version})
 			a := Addition{
 				Files: append(files, File{Path: "/usr/lib/cni/flannel", Mode: 0o755, Part: "flannel-cni"}),
 				Checks: []Check{

@@ -89,8 +89,7 @@ func Ask(n *spec.Node) []lock.Request {
 // Make decides. Tools are the digests of imgbuild's own executables that go on the node.
 func Make(n *spec.Node, pins []lock.Pin, tools map[string]string) (*Plan, error) {
 	p := &Plan{Role: n.Role, Arch: n.Arch, Spec: n, Inputs: pins, Tools: tools,
-		Disk:    Disk{ESPSize: espSize, RootName: "imgbuild-root", TreeName: "imgbuild-verity"},
-		Cmdline: slices.Clone(n.Boot.Cmdline)}
+		Disk: Disk{ESPSize: espSize, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
 	facts := factsOf(pins)
 	p.Images = facts.Images
 	var added []component.Addition
@@ -108,10 +107,10 @@ func Make(n *spec.Node, pins []lock.Pin, tools map[string]string) (*Plan, error)
 	if err := p.merge(n, added); err != nil {
 		return nil, err
 	}
+	p.ID = p.hash()
 	for _, f := range n.Output.Formats {
 		p.Outputs = append(p.Outputs, Output{Format: f, File: p.Name() + "." + f, Compress: n.Output.Compress && f != "raw"})
 	}
-	p.ID = p.hash()
 	return p, p.addFacts(n, facts)
 }
 
@@ -129,6 +128,7 @@ func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
 		p.Cmdline = append(p.Cmdline, a.Cmdline...)
 		p.Checks = append(p.Checks, a.Checks...)
 	}
+	p.Cmdline = append(p.Cmdline, n.Boot.Cmdline...) // the kernel takes the last of two: the user's
 	rendered, err := component.Render(n, added)
 	if err != nil {
 		return err
@@ -137,7 +137,7 @@ func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
 	slices.SortStableFunc(p.Files, func(a, b component.File) int { return strings.Compare(a.Path, b.Path) })
 	for i := 1; i < len(p.Files); i++ {
 		if a, b := p.Files[i-1], p.Files[i]; a.Path == b.Path && a != b {
-			return fmt.Errorf("two components put different things at %s", a.Path)
+			return fault.New(fault.Spec, "%s: two components, or a component and the spec's files, put different things there", a.Path)
 		}
 	}
 	p.Files = slices.Compact(p.Files)
@@ -147,8 +147,14 @@ func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
 	return nil
 }
 
+// hash is the identity of what a node will be. What the outputs are called and
+// where the user's folders lie does not make another node.
 func (p *Plan) hash() string {
-	out, _ := json.Marshal(p) // plain data cannot fail; the ID is still empty
+	said := *p.Spec
+	said.Output, said.Kubernetes.Dir, said.Containerd.Dir, said.Kubernetes.Release.Roots = spec.Output{}, "", "", ""
+	same := *p
+	same.Spec = &said
+	out, _ := json.Marshal(same) // plain data cannot fail; ID and outputs are still empty
 	return fmt.Sprintf("%x", sha256.Sum256(out))
 }
 
@@ -181,5 +187,6 @@ func (p *Plan) addFacts(n *spec.Node, f component.Facts) error {
 		return err
 	}
 	p.Files = append(p.Files, file)
+	slices.SortFunc(p.Files, func(a, b component.File) int { return strings.Compare(a.Path, b.Path) })
 	return nil
 }

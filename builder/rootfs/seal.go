@@ -48,6 +48,11 @@ func Seal(t *tree.Tree) (Kernel, error) {
 	for _, p := range dropped {
 		t.Remove(p)
 	}
+	for _, p := range t.Paths() {
+		if strings.HasPrefix(p, "etc/ssh/ssh_host_") { // made by openssh-server's postinst, the same in every node
+			t.Remove(p)
+		}
+	}
 	if err := move(t, "var/lib/dpkg", dpkgDir); err != nil {
 		return Kernel{}, err
 	}
