@@ -8,8 +8,8 @@ import (
 )
 
 // cniPlugins are the plugins of the base's package; "flannel" comes with the pod network.
-var cniPlugins = []string{"bandwidth", "bridge", "dhcp", "dummy", "firewall", "host-device", "host-local", "ipvlan", "loopback", "macvlan",
-	"portmap", "ptp", "sbr", "static", "tap", "tuning", "vlan", "vrf"}
+var cniPlugins = []string{"bandwidth", "bridge", "dhcp", "firewall", "host-device", "host-local", "ipvlan", "loopback", "macvlan",
+	"portmap", "ptp", "sbr", "static", "tuning", "vlan", "vrf"}
 
 // containerd is the container runtime, with runc and the CNI plugins of the base.
 func containerd() Component {

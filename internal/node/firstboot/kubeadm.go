@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -156,12 +157,29 @@ func (a *Agent) applyNetwork(ctx context.Context) error {
 	if a.facts.CNI == "none" {
 		return nil
 	}
-	manifest := a.path("/usr/lib/imgbuild/manifests", a.facts.CNI+".yaml")
+	manifest, err := a.fillManifest(a.path("/usr/lib/imgbuild/manifests", a.facts.CNI+".yaml"))
+	if err != nil {
+		return err
+	}
 	out, err := a.Runner.Run(ctx, "kubectl", "--kubeconfig", a.path(adminConf), "apply", "-f", manifest)
 	if err != nil {
 		return fmt.Errorf("applying %s: %w: %s", manifest, err, lastLine(out))
 	}
 	return nil
+}
+
+// fillManifest puts the cluster's endpoint into a manifest and returns the copy.
+func (a *Agent) fillManifest(file string) (string, error) {
+	text, err := os.ReadFile(file) // #nosec G304 -- a file of the image
+	if err != nil {
+		return "", err
+	}
+	host, port, err := net.SplitHostPort(a.config.Endpoint)
+	if err != nil {
+		return "", err
+	}
+	filled := a.path(RunDir, "network.yaml")
+	return filled, writeDurably(filled, []byte(strings.NewReplacer("@API_HOST@", host, "@API_PORT@", port).Replace(string(text))), 0o600)
 }
 
 // placeKubeconfig gives root the administrator's kubeconfig.
