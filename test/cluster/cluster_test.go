@@ -114,7 +114,7 @@ func (s *suite) pods(t *testing.T) {
 			t.Errorf("%s: got %q, %v", host, got, err)
 		}
 	}
-	sh(t, s.c.Master, "kubectl logs client | grep -q 'client is up'")
+	sh(t, s.c.Master, "kubectl logs client | grep -q 'client is up' && kubectl delete -f /run/web.yaml --now --wait=false")
 	sh(t, s.c.Master, "kubectl -n kube-system rollout restart deployment coredns && kubectl -n kube-system rollout status deployment coredns --timeout=300s")
 	for app, label := range map[string]string{"coredns": "kube-system get pods -l k8s-app=kube-dns", "flannel": "kube-flannel get pods -l k8s-app=flannel"} {
 		nodes := sh(t, s.c.Master, "kubectl -n "+label+" --field-selector=status.phase=Running -o jsonpath='{range .items[*]}{.spec.nodeName}{\"\\n\"}{end}' | sort -u")

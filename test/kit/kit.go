@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/vnet"
@@ -109,20 +111,24 @@ func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, v
 		filepath.Join(c.kit.Dir, "machines"), c.socket, true)
 }
 
-// Stop powers both nodes off, cleanly if they can.
+// stopLimit is how long a node may take to stop its pods, each of which has its
+// own time to end.
+const stopLimit = 6 * time.Minute
+
+// Stop powers both nodes off, cleanly, side by side.
 func (c *Cluster) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	var group errgroup.Group
 	for _, m := range []*boottest.Machine{c.Worker, c.Master} {
-		if m == nil || m.Machine == nil {
-			continue
-		}
-		off, cancel := context.WithTimeout(ctx, 2*time.Minute)
-		err := m.PowerOff(off)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("stopping %s: %w", m.Name, err)
-		}
+		group.Go(func() error {
+			if err := m.PowerOff(ctx); err != nil {
+				return fmt.Errorf("stopping %s: %w\n%s", m.Name, err, m.Tail(15))
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // Close ends the machines and the network.
