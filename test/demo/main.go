@@ -97,7 +97,7 @@ func watch(ctx context.Context, c *clock, cluster *kit.Cluster) error {
 		}
 		c.stage(s.name)
 	}
-	if err := cluster.API.Until(ctx, cluster.API.NodesReady(2)); err != nil {
+	if err := cluster.API.Until(ctx, cluster.NodesReady(2)); err != nil {
 		return fmt.Errorf("%w\n%s\n%s", err, cluster.Master.Tail(30), cluster.Worker.Tail(30))
 	}
 	c.stage("both nodes Ready")

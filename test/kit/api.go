@@ -81,7 +81,10 @@ func (a *API) Get(ctx context.Context, path string, out any) error {
 	return json.NewDecoder(res.Body).Decode(out)
 }
 
-type condition struct{ Type, Status string }
+type condition struct {
+	Type, Status      string
+	LastHeartbeatTime time.Time // nodes only
+}
 
 // Object is what is read of a node or a pod.
 type Object struct {
@@ -96,6 +99,16 @@ type Object struct {
 		Conditions        []condition
 		ContainerStatuses []struct{ Ready bool }
 	}
+}
+
+// heard is when a node last said how it is.
+func (o Object) heard() (last time.Time) {
+	for _, c := range o.Status.Conditions {
+		if c.LastHeartbeatTime.After(last) {
+			last = c.LastHeartbeatTime
+		}
+	}
+	return last
 }
 
 // Ready says whether a node or a pod is Ready.
@@ -130,13 +143,14 @@ func (a *API) Until(ctx context.Context, what func(context.Context) error) error
 	}
 }
 
-// NodesReady wants that many nodes, all Ready.
-func (a *API) NodesReady(n int) func(context.Context) error {
+// NodesReady wants that many nodes, all Ready, and to have said so since the
+// machines were started: after a power cut the API still tells what was.
+func (c *Cluster) NodesReady(n int) func(context.Context) error {
 	return func(ctx context.Context) error {
-		nodes, err := a.List(ctx, "/api/v1/nodes")
+		nodes, err := c.API.List(ctx, "/api/v1/nodes")
 		ready := 0
 		for _, o := range nodes {
-			if o.Ready() {
+			if o.Ready() && o.heard().After(c.started) {
 				ready++
 			}
 		}

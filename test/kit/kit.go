@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
@@ -75,6 +76,8 @@ type Cluster struct {
 	kit    Kit
 	images map[string]string
 	socket string
+
+	started time.Time
 }
 
 // Up starts the network and both nodes, the worker first: any order must do.
@@ -95,6 +98,7 @@ func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error)
 
 // Start boots both nodes from the disks they have.
 func (c *Cluster) Start(ctx context.Context) (err error) {
+	c.started = repro.Now()
 	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, 1, boottest.Seed); err != nil {
 		return err
 	}
@@ -144,7 +148,7 @@ func (c *Cluster) Close() {
 
 // WaitReady waits until both nodes are Ready and every pod runs, or ctx ends.
 func (c *Cluster) WaitReady(ctx context.Context) error {
-	for _, what := range []func(context.Context) error{c.API.NodesReady(2), c.API.PodsReady} {
+	for _, what := range []func(context.Context) error{c.NodesReady(2), c.API.PodsReady} {
 		if err := c.API.Until(ctx, what); err != nil {
 			return fmt.Errorf("%w\n--- master's console\n%s\n--- worker's console\n%s", err, c.Master.Tail(25), c.Worker.Tail(25))
 		}
