@@ -48,44 +48,64 @@ const diskSize = 24 << 30
 type Machine struct {
 	*qemu.Machine
 	Name, Dir string
-	log       *os.File
 }
 
-// Start boots a node on the network whose socket is given. Its folder below dir
-// lives on: a second Start is a second boot of the same disk.
+// Start boots a node on the network whose socket is given; an empty one is no
+// network. Its folder below dir lives on: a second Start is a second boot of the
+// same disk. What carries the node config is gone when the machine has ended.
 func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Machine, error) {
 	mac, err := vnet.MAC(n.IP)
 	if err != nil {
 		return nil, err
 	}
 	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
-		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, Credentials: map[string][]byte{}}
+		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{}}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := passConfig(ctx, &o, n); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(filepath.Join(o.Dir, "console.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, errors.Join(err, removeSeed(o))
+	}
+	o.Console = log
+	if n.Console != nil {
+		o.Console = io.MultiWriter(log, n.Console)
+	}
+	m := &Machine{Name: n.Name, Dir: o.Dir}
+	if m.Machine, err = qemu.Start(ctx, o); err != nil {
+		return nil, errors.Join(err, log.Close(), removeSeed(o))
+	}
+	go func() {
+		<-m.Done()
+		_, _ = log.Close(), removeSeed(o)
+	}()
+	return m, nil
+}
+
+// passConfig puts the node config where the guest will look for it.
+func passConfig(ctx context.Context, o *qemu.Options, n Node) error {
 	switch {
 	case len(n.Config) == 0:
 	case n.Via == Seed:
 		o.Seed = filepath.Join(o.Dir, "seed.img")
-		if err := writeSeed(ctx, o.Seed, n.Config); err != nil {
-			return nil, err
-		}
+		return writeSeed(ctx, o.Seed, n.Config)
 	default:
 		if n.Via != "" {
 			o.Via = n.Via
 		}
 		o.Credentials[ConfigCredential] = n.Config
 	}
-	m := &Machine{Name: n.Name, Dir: o.Dir}
-	if m.log, err = os.OpenFile(filepath.Join(o.Dir, "console.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
-		return nil, err
+	return nil
+}
+
+func removeSeed(o qemu.Options) error {
+	if o.Seed == "" {
+		return nil
 	}
-	o.Console = m.log
-	if n.Console != nil {
-		o.Console = io.MultiWriter(m.log, n.Console)
-	}
-	m.Machine, err = qemu.Start(ctx, o)
-	return m, err
+	return os.Remove(o.Seed)
 }
 
 func formatOf(image string) string {
@@ -95,16 +115,17 @@ func formatOf(image string) string {
 	return "raw"
 }
 
-// Sh runs a script in the guest and returns its output; a non-zero exit code is an error.
+// Sh runs a script in the guest and returns its standard output; a non-zero exit
+// code is an error that carries what the script said on standard error.
 func (m *Machine) Sh(ctx context.Context, script string) (string, error) {
-	out, code, err := m.Run(ctx, script)
-	if err == nil && code != 0 {
-		err = fmt.Errorf("exit code %d", code)
+	r, err := m.Run(ctx, script)
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("exit code %d", r.Code)
 	}
 	if err != nil {
-		return out, fmt.Errorf("on %s: %s: %w: %s", m.Name, firstLine(script), err, strings.TrimSpace(out))
+		return r.Stdout + r.Stderr, fmt.Errorf("on %s: %s: %w: %s", m.Name, firstLine(script), err, strings.TrimSpace(r.Stdout+r.Stderr))
 	}
-	return strings.TrimSpace(out), nil
+	return strings.TrimSpace(r.Stdout), nil
 }
 
 // Until runs the script until it succeeds and returns its output then; when ctx
@@ -121,7 +142,7 @@ func (m *Machine) Until(ctx context.Context, every time.Duration, script string)
 		}
 		select {
 		case <-m.Done():
-			return "", fmt.Errorf("on %s: the machine ended: %w", m.Name, m.Err())
+			return "", errors.Join(fmt.Errorf("on %s: the machine has ended", m.Name), m.Err(), last)
 		case <-ctx.Done():
 			return "", errors.Join(ctx.Err(), last)
 		case <-time.After(every):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -35,16 +36,64 @@ func accelerator(ctx context.Context) ([]string, error) {
 	} else if err := f.Close(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+	return remember(acceleratorFile(), func() ([]string, error) { return probeKVM(ctx) })
+}
+
+// probeKVM starts a machine of firmware alone and looks whether it speaks.
+func probeKVM(ctx context.Context) ([]string, error) {
+	f, err := findFirmware(firmwares)
+	if err != nil {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	probe := &seen{word: "BdsDxe", found: cancel}
 	args := append([]string{"-machine", "q35", "-m", "256", "-display", "none", "-nodefaults", "-no-user-config", "-serial", "stdio", "-no-reboot",
-		"-drive", "if=pflash,format=raw,readonly=on,file=" + firmware}, kvm...)
-	_ = run.Run(ctx, run.Cmd{Name: "qemu-system-x86_64", Args: args, Stdout: probe}) // only what it prints counts
+		"-drive", "if=pflash,format=raw,readonly=on,file=" + esc(f.code)}, kvm...)
+	_ = run.Run(limited, run.Cmd{Name: "qemu-system-x86_64", Args: args, Stdout: probe}) // only what it prints counts
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if probe.yes {
 		return kvm, nil
 	}
 	return tcg, nil
+}
+
+// acceleratorFile is where the probe's answer is kept; empty: nowhere.
+func acceleratorFile() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "imgbuild", "accelerator")
+}
+
+// remember asks probe once in the host's uptime: a new kernel may answer
+// differently. A file that cannot be read or written costs another probe.
+func remember(file string, probe func() ([]string, error)) ([]string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot := strings.TrimSpace(string(id))
+	if err != nil || file == "" {
+		return probe()
+	}
+	if text, err := os.ReadFile(file); err == nil { // #nosec G304 -- in the user's own cache
+		switch string(text) {
+		case boot + " kvm\n":
+			return kvm, nil
+		case boot + " tcg\n":
+			return tcg, nil
+		}
+	}
+	args, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	name, _, _ := strings.Cut(args[1], ",")
+	if os.MkdirAll(filepath.Dir(file), 0o700) == nil {
+		_ = os.WriteFile(file, []byte(boot+" "+name+"\n"), 0o600)
+	}
+	return args, nil
 }
 
 // seen watches output for a word and calls found when it comes.

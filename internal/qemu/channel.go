@@ -5,13 +5,11 @@ import (
 	"context"
 	_ "embed"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -21,124 +19,135 @@ const channelName = "imgbuild.test"
 //go:embed guest.sh
 var guestScript []byte
 
-const guestUnit = `[Unit]
-Description=Commands from the test's host
-[Service]
-LoadCredential=imgbuild.test
-ExecStart=/bin/bash %d/imgbuild.test
-Environment=HOME=/root KUBECONFIG=/etc/kubernetes/admin.conf
-Restart=always
-RestartSec=1
-`
+//go:embed guest.service
+var guestUnit []byte
+
+//go:embed guest.conf
+var guestWants []byte
 
 // channelCredentials put the guest's end of the channel into any systemd from 256
-// on: credentials can carry units. The image has no test code in it. This gives
-// away nothing: whoever can set a machine's SMBIOS tables owns the machine.
-func channelCredentials() map[string][]byte {
+// on that has bash and coreutils: credentials can carry units (systemd-debug-
+// generator(8)). The image has no test code in it. This gives away nothing:
+// whoever can set a machine's SMBIOS tables owns the machine.
+func channelCredentials(o Options) map[string][]byte {
+	if !o.Channel {
+		return map[string][]byte{}
+	}
+	unit := string(guestUnit)
+	for _, v := range o.ChannelEnv {
+		unit += "Environment=" + v + "\n"
+	}
 	return map[string][]byte{
 		"imgbuild.test": guestScript,
-		"systemd.extra-unit.imgbuild-test.service": []byte(guestUnit),
-		"systemd.unit-dropin.multi-user.target":    []byte("[Unit]\nWants=imgbuild-test.service\n"),
+		"systemd.extra-unit.imgbuild-test.service": []byte(unit),
+		"systemd.unit-dropin.multi-user.target":    guestWants,
 	}
+}
+
+// Result is what a script in the guest left.
+type Result struct {
+	Stdout, Stderr string
+	Code           int // 124: it was still running when the context's time was over
 }
 
 // channel is the host's end: one command at a time.
 type channel struct {
-	mu    sync.Mutex
-	conn  net.Conn
+	turn  chan struct{} // holds one token: whose turn it is
+	conn  io.ReadWriteCloser
 	lines chan string
+	ended chan struct{} // closed by close
 	next  int
 }
 
-func openChannel(ctx context.Context, path string, ended <-chan struct{}) (*channel, error) {
-	for {
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			c := &channel{conn: conn, lines: make(chan string)}
-			go c.read()
-			return c, nil
-		}
-		select {
-		case <-ended:
-			return nil, errors.New("the machine ended at once")
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+func newChannel(conn io.ReadWriteCloser) *channel {
+	c := &channel{turn: make(chan struct{}, 1), conn: conn, lines: make(chan string), ended: make(chan struct{})}
+	go c.read()
+	return c
+}
+
+// close ends the channel; it may only be called once.
+func (c *channel) close() {
+	close(c.ended)
+	_ = c.conn.Close()
 }
 
 func (c *channel) read() {
 	defer close(c.lines)
-	r := bufio.NewReaderSize(c.conn, 1<<20)
+	r := bufio.NewReaderSize(c.conn, 1<<16)
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
 			return
 		}
-		c.lines <- strings.TrimSpace(line)
+		select {
+		case c.lines <- strings.TrimSpace(line):
+		case <-c.ended:
+			return
+		}
 	}
 }
 
 // run sends a script and waits for its answer. While the guest still boots, the
 // line waits in the channel.
-func (c *channel) run(ctx context.Context, script string) (string, int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (c *channel) run(ctx context.Context, script string) (Result, error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
 	c.next++
 	id := strconv.Itoa(c.next)
-	if _, err := fmt.Fprintf(c.conn, "%s %s\n", id, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
-		return "", 0, err
+	if err := c.send(ctx, fmt.Sprintf("%s %d %s\n", id, seconds(ctx), base64.StdEncoding.EncodeToString([]byte(script)))); err != nil {
+		return Result{}, err
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return "", 0, ctx.Err()
+			return Result{}, ctx.Err()
 		case line, ok := <-c.lines:
 			if !ok {
-				return "", 0, errors.New("the machine ended")
+				return Result{}, errEnded
 			}
 			words := strings.Fields(line)
-			if len(words) < 2 || words[0] != id {
-				continue // the answer to a command that nobody waits for any more
-			}
-			code, err := strconv.Atoi(words[1])
-			if err != nil {
-				return "", 0, fmt.Errorf("the guest answers %q", line)
-			}
-			var out []byte
-			if len(words) > 2 {
-				if out, err = base64.StdEncoding.DecodeString(words[2]); err != nil {
-					return "", 0, fmt.Errorf("the guest's answer: %w", err)
-				}
-			}
-			return string(out), code, nil
+			if len(words) == 4 && words[0] == id {
+				return parseResult(words)
+			} // else: the answer to a command that nobody waits for any more
 		}
 	}
 }
 
-// qmp sends one command on QEMU's control socket (QEMU Machine Protocol).
-func qmp(ctx context.Context, path, command string) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
+// send writes a line; a guest that has long not read may make it wait.
+func (c *channel) send(ctx context.Context, line string) error {
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(c.conn, line)
+		sent <- err
+	}()
+	select {
+	case err := <-sent:
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	defer conn.Close() //nolint:errcheck // the answer was read
-	r := json.NewDecoder(conn)
-	for _, name := range []string{"", "qmp_capabilities", command} {
-		if name != "" {
-			if _, err := fmt.Fprintf(conn, `{"execute":%q}`, name); err != nil {
-				return err
-			}
-		}
-		var answer struct{ Error *struct{ Desc string } }
-		if err := r.Decode(&answer); err != nil {
-			return err
-		}
-		if answer.Error != nil {
-			return fmt.Errorf("QEMU: %s: %s", name, answer.Error.Desc)
-		}
+}
+
+// seconds are what the guest gives a script before it ends it: the context's
+// rest, at least one; 0 for a context without an end.
+func seconds(ctx context.Context) int {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return 0
 	}
-	return nil
+	return max(1, int(time.Until(end).Seconds()))
+}
+
+func parseResult(words []string) (Result, error) {
+	code, err := strconv.Atoi(words[1])
+	stdout, err1 := base64.StdEncoding.DecodeString(strings.TrimPrefix(words[2], "o:"))
+	stderr, err2 := base64.StdEncoding.DecodeString(strings.TrimPrefix(words[3], "e:"))
+	if err := errors.Join(err, err1, err2); err != nil {
+		return Result{}, fmt.Errorf("the guest's answer: %w", err)
+	}
+	return Result{string(stdout), string(stderr), code}, nil
 }

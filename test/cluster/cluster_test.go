@@ -91,10 +91,13 @@ func (s *suite) checks(t *testing.T) {
 		if len(s.plans[role].Checks) < 20 {
 			t.Errorf("%s: the plan has only %d checks", role, len(s.plans[role].Checks))
 		}
-		ctx := limited(t, 8*time.Minute) // after a cold boot the API still says what was true before it
-		for _, check := range s.plans[role].Checks {
-			if out, err := m.Until(ctx, 5*time.Second, check.Command); err != nil {
-				t.Errorf("%s: %s: %v\n%s", role, check.Name, err, out)
+		var checks []boottest.Check
+		for _, c := range s.plans[role].Checks {
+			checks = append(checks, boottest.Check{Name: c.Name, Command: c.Command})
+		}
+		for _, r := range boottest.RunChecks(t.Context(), m, checks) {
+			if !r.OK {
+				t.Errorf("%s: %s: %s: %v\n%s", role, r.Name, r.Command, r.Err, r.Output)
 			}
 		}
 	}
@@ -184,6 +187,9 @@ func (s *suite) coldBoot(t *testing.T) {
 	ctx := limited(t, limit)
 	must(t, s.c.WaitReady(ctx))
 	for role, m := range s.nodes() {
+		// The API still says what was true before the cut: wait for the pod network itself.
+		_, err := m.Until(ctx, 5*time.Second, "test -s /run/flannel/subnet.env && test -e /sys/class/net/flannel.1 && crictl info >/dev/null")
+		must(t, err)
 		if after := sh(t, m, who); after != before[role] {
 			t.Errorf("%s was\n%s\nand is\n%s", role, before[role], after)
 		}

@@ -1,0 +1,106 @@
+package qemu
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// What QEMU and SMBIOS 2.8 allow.
+const (
+	maxFWCfgName = 55    // FW_CFG_MAX_FILE_PATH without its final zero
+	maxSMBIOS    = 60000 // bytes of strings; the whole table has a 16-bit length
+)
+
+// esc doubles the commas of a path, as QEMU's options want it.
+func esc(path string) string { return strings.ReplaceAll(path, ",", ",,") }
+
+// arguments is QEMU's command line. It holds paths, never a secret. Sockets are
+// in the folder sockets, whose name must be short.
+func arguments(o Options, accel []string, f firmware, sockets string) ([]string, error) {
+	in := func(name string) string { return esc(filepath.Join(o.Dir, name)) }
+	sock := func(name string) string { return esc(filepath.Join(sockets, name)) }
+	disk := "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=" + in(overlayFile)
+	if o.InPlace {
+		disk = "if=none,id=disk,format=" + o.Format + ",cache=writeback,discard=unmap,file=" + esc(o.Disk)
+	}
+	args := append([]string{"-machine", "q35", "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.Memory), "-display", "none", "-nodefaults", "-no-user-config"}, accel...)
+	args = append(args,
+		"-drive", "if=pflash,format=raw,readonly=on,file="+esc(f.code),
+		"-drive", "if=pflash,format=raw,file="+in(varsFile))
+	if o.Disk != "" {
+		args = append(args, "-drive", disk, "-device", "virtio-blk-pci,drive=disk")
+	}
+	args = append(args, "-device", "virtio-rng-pci", "-serial", "stdio", "-qmp", "unix:"+sock(qmpSocket)+",server=on,wait=off")
+	if o.Seed != "" {
+		args = append(args, "-drive", "if=none,id=seed,format=raw,readonly=on,file="+esc(o.Seed), "-device", "virtio-blk-pci,drive=seed")
+	}
+	if o.Net != "" {
+		args = append(args, "-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+esc(o.Net), "-device", "virtio-net-pci,netdev=net,mac="+o.MAC)
+	}
+	if o.Channel {
+		args = append(args, "-device", "virtio-serial-pci", "-chardev", "socket,id=channel,server=on,wait=off,path="+sock(channelSocket),
+			"-device", "virtserialport,chardev=channel,name="+channelName)
+	}
+	creds, err := credentialArgs(o)
+	return append(args, creds...), err
+}
+
+// credentialFile is where a credential waits for QEMU to read it.
+func credentialFile(dir, name string) string { return filepath.Join(dir, "cred-"+name) }
+
+// credentialArgs writes each credential to a file of its own and names the files.
+// The channel's always go by SMBIOS: their names are too long for fw_cfg.
+func credentialArgs(o Options) ([]string, error) {
+	var args []string
+	byName := map[string][]byte{}
+	smbios := channelCredentials(o)
+	if o.Via == FWCfg {
+		byName = o.Credentials
+	} else {
+		maps.Copy(smbios, o.Credentials)
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		file, key := credentialFile(o.Dir, name), "opt/io.systemd.credentials/"+name
+		if len(key) > maxFWCfgName {
+			return nil, fmt.Errorf("the credential's name %q is too long for fw_cfg: pass it by SMBIOS", name)
+		}
+		if err := os.WriteFile(file, byName[name], 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "-fw_cfg", "name="+esc(key)+",file="+esc(file))
+	}
+	size := 0
+	for _, name := range slices.Sorted(maps.Keys(smbios)) {
+		file, data := credentialFile(o.Dir, name), "io.systemd.credential.binary:"+name+"="+base64.StdEncoding.EncodeToString(smbios[name])
+		if size += len(data); size > maxSMBIOS {
+			return nil, fmt.Errorf("credentials of more than %d bytes do not fit into SMBIOS tables: pass them by fw_cfg or on a seed disk", maxSMBIOS)
+		}
+		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "-smbios", "type=11,path="+esc(file))
+	}
+	return args, nil
+}
+
+// removeCredentials removes the files that credentialArgs wrote.
+func removeCredentials(dir string) {
+	files, err := filepath.Glob(credentialFile(glob(dir), "*"))
+	if err != nil {
+		return
+	}
+	for _, file := range files {
+		_ = os.Remove(file)
+	}
+}
+
+// glob takes the meaning out of a path's wildcards.
+func glob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
