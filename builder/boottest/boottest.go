@@ -52,7 +52,7 @@ type Machine struct {
 
 // Start boots a node on the network whose socket is given; an empty one is no
 // network. Its folder below dir lives on: a second Start is a second boot of the
-// same disk. What carries the node config is gone when the machine has ended.
+// same disk. What carries the node config is gone as soon as the machine has it.
 func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Machine, error) {
 	mac, err := vnet.MAC(n.IP)
 	if err != nil {
@@ -75,12 +75,16 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 		o.Console = io.MultiWriter(log, n.Console)
 	}
 	m := &Machine{Name: n.Name, Dir: o.Dir}
-	if m.Machine, err = qemu.Start(ctx, o); err != nil {
-		return nil, errors.Join(err, log.Close(), removeSeed(o))
+	m.Machine, err = qemu.Start(ctx, o)
+	if err := errors.Join(err, removeSeed(o)); err != nil { // a running QEMU has the seed open, and needs no name for it
+		if m.Machine != nil {
+			err = errors.Join(err, m.Kill())
+		}
+		return nil, errors.Join(err, log.Close())
 	}
 	go func() {
 		<-m.Done()
-		_, _ = log.Close(), removeSeed(o)
+		_ = log.Close()
 	}()
 	return m, nil
 }
