@@ -6,7 +6,7 @@ OUT     ?= demo-out
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short lint generate clean
+.PHONY: help tools build demo test short versions lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test: tools build ## everything CI checks, the booted cluster included
 
 short: ## the tests that take seconds
 	$(GO) test -short ./...
+
+versions: ## the cluster test with each Kubernetes minor that is supported (an hour and more)
+	@for v in 1.35 1.36 1.37; do echo "== Kubernetes $$v"; $(GO) test -timeout 75m -count=1 -v ./test/cluster -kubernetes $$v || exit 1; done
 
 lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 	@./test/lint.sh

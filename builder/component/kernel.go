@@ -40,6 +40,11 @@ var kernelSysctls = map[string]string{
 	"kernel.randomize_va_space":                  "2",
 	"kernel.kptr_restrict":                       "1",
 	"kernel.dmesg_restrict":                      "1",
+	"kernel.yama.ptrace_scope":                   "1",
+	"fs.protected_hardlinks":                     "1",
+	"fs.protected_symlinks":                      "1",
+	"fs.protected_fifos":                         "2",
+	"fs.protected_regular":                       "2",
 	"net.ipv4.conf.all.send_redirects":           "0",
 	"net.ipv4.conf.default.send_redirects":       "0",
 	"net.ipv4.conf.all.accept_redirects":         "0",
@@ -48,10 +53,18 @@ var kernelSysctls = map[string]string{
 	"net.ipv6.conf.default.accept_redirects":     "0",
 	"net.ipv4.conf.all.accept_source_route":      "0",
 	"net.ipv4.conf.default.accept_source_route":  "0",
+	"net.ipv4.conf.all.secure_redirects":         "0",
+	"net.ipv4.conf.default.secure_redirects":     "0",
+	"net.ipv6.conf.all.accept_source_route":      "0",
+	"net.ipv6.conf.default.accept_source_route":  "0",
+	"net.ipv4.ip_local_reserved_ports":           "30000-32767", // NodePorts: no outgoing connection takes one
 	"net.ipv4.tcp_syncookies":                    "1",
 	"net.ipv4.icmp_echo_ignore_broadcasts":       "1",
 	"net.ipv4.icmp_ignore_bogus_error_responses": "1",
 }
+
+// everySysctl names each setting that is not as the image's file says.
+const everySysctl = `! while read -r key _ value; do [ "$(sysctl -n "$key" | tr '\t' ' ')" = "$value" ] || echo "$key is not $value"; done < /usr/lib/sysctl.d/90-imgbuild.conf | grep .`
 
 // kernel is the kernel package, its modules and its settings.
 func kernel() Component {
@@ -63,14 +76,20 @@ func kernel() Component {
 			}
 			return Wants{Packages: []string{kernelPackages[n.Base.Kernel], "kmod", "systemd-boot-efi"}}
 		},
-		Add: func(n *spec.Node, _ Facts) (Addition, error) {
+		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			files, err := overlay("kernel", view{Node: n, Facts: f})
 			a := Addition{
+				Files:   files,
+				Cmdline: []string{"transparent_hugepage=madvise"},
 				Modules: append([]string{"overlay", "br_netfilter", "nf_conntrack", "tcp_bbr", "sch_fq", "nft_masq", "nft_ct"}, n.Boot.Modules...),
 				Sysctls: map[string]string{},
 				Checks: []Check{
 					{"modules", "grep -qw ^br_netfilter /proc/modules && grep -qw ^overlay /proc/modules"},
+					{"every kernel setting is in force", everySysctl},
 					{"bridge traffic is filtered", "[ $(cat /proc/sys/net/bridge/bridge-nf-call-iptables /proc/sys/net/bridge/bridge-nf-call-ip6tables | grep -cx 1) = 2 ]"},
 					{"forwarding", "[ $(cat /proc/sys/net/ipv4/ip_forward) = 1 ] && [ $(cat /proc/sys/net/ipv6/conf/all/forwarding) = 1 ]"},
+					{"huge pages are asked for", "grep -q '\\[madvise\\]' /sys/kernel/mm/transparent_hugepage/enabled"},
+					{"rare modules do not load", "! modprobe -q udf && ! modprobe -q dccp"},
 					{"kernel config is readable", "test -r /usr/lib/modules/$(uname -r)/config"},
 				},
 			}
@@ -85,7 +104,7 @@ func kernel() Component {
 				a.Sysctls[key] = rpFilter(n.CNI.Name)
 			}
 			slices.Sort(a.Modules)
-			return a, nil
+			return a, err
 		},
 	}
 }

@@ -33,7 +33,7 @@ func kubernetes() Component {
 			if strings.HasPrefix(n.Kubernetes.Version, "1.35.") {
 				files = append(files, File{Path: flexDir, Link: "/var/lib/kubelet-plugins"})
 			}
-			return Addition{
+			a := Addition{
 				Files:  files,
 				Enable: []Unit{{"kubelet.service", "multi-user.target"}},
 				Checks: []Check{
@@ -41,7 +41,11 @@ func kubernetes() Component {
 					{"the kubelet is healthy", "systemctl is-active -q kubelet"},
 					{"kubelet files are private", "[ $(stat -c %a /var/lib/kubelet/config.yaml) = 600 ]"},
 				},
-			}, err
+			}
+			if n.Role == "master" {
+				a.Checks = append(a.Checks, Check{"the API server keeps an audit log", "grep -q '\"kind\":\"Event\"' /var/log/kubernetes/audit/audit.log && ! grep -q requestObject /var/log/kubernetes/audit/audit.log"})
+			}
+			return a, err
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/node/config"
 )
 
 // Render turns what many components add to one file into that file: kernel
@@ -47,26 +48,12 @@ func Render(n *spec.Node, added []Addition) ([]File, error) {
 	return append(files, rules...), err
 }
 
-// nodeFacts is node.json, by which the first-boot agent knows its image.
-type nodeFacts struct {
-	Role              string   `json:"role"`
-	Arch              string   `json:"arch"`
-	KubernetesVersion string   `json:"kubernetesVersion"`
-	PodCIDR           string   `json:"podCIDR"`
-	ServiceCIDR       string   `json:"serviceCIDR"`
-	DNSDomain         string   `json:"dnsDomain"`
-	ProxyMode         string   `json:"proxyMode"`
-	CNI               string   `json:"cni"`
-	Images            []string `json:"images"`
-	PlanID            string   `json:"planID"`
-}
-
-// NodeFacts is the image's description of itself, /usr/lib/imgbuild/node.json.
+// NodeFacts is the image's description of itself, by which the first-boot agent knows it.
 func NodeFacts(n *spec.Node, f Facts, id string) (File, error) {
 	k := n.Kubernetes
-	text, err := json.MarshalIndent(nodeFacts{
+	text, err := json.MarshalIndent(config.Facts{
 		Role: n.Role, Arch: n.Arch, KubernetesVersion: k.Version, PodCIDR: k.PodCIDR, ServiceCIDR: k.ServiceCIDR, DNSDomain: k.DNSDomain,
 		ProxyMode: k.ProxyMode, CNI: n.CNI.Name, Images: f.Images, PlanID: id,
 	}, "", " ")
-	return File{Path: "/usr/lib/imgbuild/node.json", Mode: 0o644, Text: string(text) + "\n"}, err
+	return File{Path: config.FactsFile, Mode: 0o644, Text: string(text) + "\n"}, err
 }

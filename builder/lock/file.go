@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 
 	"github.com/imgbuild/imgbuild/internal/fault"
@@ -17,6 +18,9 @@ import (
 
 // Format is the lock file's format number.
 const Format = 1
+
+// digestForm is what every pin's digest looks like: OCI's form, or go.sum's.
+var digestForm = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|h1:[A-Za-z0-9+/]{43}=)$`)
 
 // FileName is what a lock file is called.
 const FileName = "imgbuild.lock"
@@ -52,6 +56,13 @@ func Parse(data []byte) (*File, error) {
 	}
 	if f.Format != Format {
 		return nil, fault.New(fault.Lock, "the lock has format %d, this imgbuild reads %d; run `imgbuild lock` to write it anew", f.Format, Format)
+	}
+	for role, entry := range f.Nodes {
+		for _, p := range entry.Pins {
+			if !digestForm.MatchString(p.Digest) {
+				return nil, fault.New(fault.Lock, "the lock pins %s %s of %s without a digest; run `imgbuild lock` to write it anew", p.Kind, p.Name, role)
+			}
+		}
 	}
 	return &f, nil
 }

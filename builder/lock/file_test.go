@@ -58,6 +58,7 @@ func TestParseRefuses(t *testing.T) {
 		"no format":      {`{}`, "format 0, this imgbuild reads 1"},
 		"newer format":   {`{"format":2,"nodes":{}}`, "format 2, this imgbuild reads 1"},
 		"merge left two": {`{"format":1,"nodes":{}}{"format":1,"nodes":{}}`, "something follows"},
+		"no digest":      {`{"format":1,"nodes":{"master":{"asked":[],"pins":[{"kind":"part","name":"kubelet"}]}}}`, "pins part kubelet of master without a digest"},
 		"merge marker":   {"{\"format\":1,\"nodes\":{}}\n>>>>>>> theirs\n", "something follows"},
 	} {
 		t.Run(name, func(t *testing.T) {

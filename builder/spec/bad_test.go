@@ -171,6 +171,8 @@ node.yaml:4:28: boot.cmdline[1]: consoles have a key of their own; use boot.cons
 		want: `node.yaml:4:23: boot.sysctls.Net IPv4: "Net IPv4" is not the name of a kernel setting; write it as "net.ipv4.ip_forward"`},
 	{name: "setting's value", document: "boot:\n  sysctls:\n    kernel.core_pattern: \"|/bin/sh -c 'x'\"\n",
 		want: `node.yaml:5:26: boot.sysctls.kernel.core_pattern: "|/bin/sh -c 'x'" is not a kernel setting's value; use letters, digits and . _ , : / = @ + - only`},
+	{name: "setting that keeps the kubelet down", document: "boot:\n  sysctls: {vm/overcommit_memory: 0, vm.panic_on_oom: 0}\n",
+		want: `node.yaml:4:35: boot.sysctls.vm/overcommit_memory: "0" is no value for a node: the kubelet refuses to start (protectKernelDefaults); remove it, or set it to "1"`},
 	{name: "ports", document: "firewall:\n  allow:\n    - tcp/0\n    - udp/70000\n    - tcp/20-10\n    - sctp/1\n    - tcp/22\n    - tcp/22\n",
 		want: `
 node.yaml:5:7: firewall.allow[0]: "tcp/0" is not a port; ports are 1 to 65535

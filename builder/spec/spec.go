@@ -97,7 +97,7 @@ type Release struct {
 	URL string `json:"url,omitempty"`
 	// Registry host of the control-plane images. Left out: the upstream one.
 	Registry string `json:"registry,omitempty"`
-	// File with the certificates that release signatures are checked against. Left out: the built-in ones.
+	// File with the certificates that release signatures are checked against. Left out: digests are checked, signatures are not.
 	Roots string `json:"roots,omitempty"`
 }
 

@@ -213,10 +213,26 @@ func (c *checker) boot() {
 			c.fail(at, sprintf("%q is decided by the image", name), "remove it")
 		}
 	}
-	if v, ok := c.n.Boot.Sysctls["net.ipv4.ip_forward"]; ok && v != "1" && !c.bad("boot.sysctls.net.ipv4.ip_forward") {
-		c.warn("boot.sysctls.net.ipv4.ip_forward", "without forwarding no pod reaches another", "remove it")
+	for key, value := range c.n.Boot.Sysctls {
+		if want, ok := needed[strings.ReplaceAll(key, "/", ".")]; ok && want.value != value {
+			c.fail("boot.sysctls."+key, sprintf("%s is no value for a node: %s", quote(value), want.why), sprintf("remove it, or set it to %q", want.value))
+		}
 	}
 }
+
+// needed are the kernel settings without which a node does not come up.
+var needed = map[string]struct{ value, why string }{
+	"vm.overcommit_memory":               {"1", protects},
+	"vm.panic_on_oom":                    {"0", protects},
+	"kernel.panic":                       {"10", protects},
+	"kernel.panic_on_oops":               {"1", protects},
+	"kernel.keys.root_maxkeys":           {"1000000", protects},
+	"kernel.keys.root_maxbytes":          {"25000000", protects},
+	"net.ipv4.ip_forward":                {"1", "kubeadm's preflight refuses it, and no pod reaches another"},
+	"net.bridge.bridge-nf-call-iptables": {"1", "services do not reach the pods of their own node"},
+}
+
+const protects = "the kubelet refuses to start (protectKernelDefaults)"
 
 // notInImage are the folders whose content is not the image's: made at boot, or
 // kept on /var, of which the image holds nothing.

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -27,7 +28,7 @@ func execute(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	if ctx.Err() != nil {
+	if errors.Is(err, context.Canceled) {
 		err = fault.New(fault.Stopped, "stopped; nothing was left under a final name")
 	}
 	if run.IsMissingTool(err) {

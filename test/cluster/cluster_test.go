@@ -6,6 +6,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,6 +20,9 @@ import (
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
+// version is the Kubernetes version to test; empty is the profile's.
+var version = flag.String("kubernetes", "", "Kubernetes version of the cluster, such as 1.36 (default: the newest)")
+
 // limit is how long a cluster may take to come up on an emulated processor.
 const limit = 25 * time.Minute
 
@@ -30,12 +34,16 @@ func TestCluster(t *testing.T) {
 	k := kit.Kit{Bin: t.TempDir(), Dir: t.TempDir(), Said: os.Stderr}
 	must(t, k.BuildTools(ctx, "../.."))
 	must(t, k.Identity(ctx))
+	var more []string
+	if *version != "" {
+		more = []string{"--set", "kubernetes.version=" + *version}
+	}
 	images, plans := map[string]string{}, map[string]*plan.Plan{}
 	for role, format := range map[string]string{"master": "raw", "worker": "qcow2"} {
-		image, err := k.Image(ctx, role, format)
+		image, err := k.Image(ctx, role, format, more...)
 		must(t, err)
 		images[role] = image
-		text, err := k.Imgbuild(ctx, "plan", role, "-o", filepath.Join(k.Dir, "out"), "--format", format, "--output", "json")
+		text, err := k.Imgbuild(ctx, append([]string{"plan", role, "-o", filepath.Join(k.Dir, "out"), "--format", format, "--output", "json"}, more...)...)
 		must(t, err)
 		plans[role] = &plan.Plan{}
 		must(t, json.Unmarshal([]byte(text), plans[role]))

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"regexp"
@@ -78,6 +79,9 @@ func Parse(data []byte) (*NodeConfig, error) {
 	if err := d.Decode(&c); err != nil {
 		return nil, fmt.Errorf("node config: %w", err)
 	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("node config: a second document follows the first; give each node a file of its own")
+	}
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("node config: %w", err)
 	}
@@ -100,8 +104,8 @@ func (c *NodeConfig) Validate() error {
 	if c.Role != Master && c.Role != Worker {
 		bad("role", "%q: want master or worker", c.Role)
 	}
-	if !nameForm.MatchString(c.Cluster) {
-		bad("cluster", "%q: want lower-case letters, digits, '-' and '.'", c.Cluster)
+	if err := CheckName(c.Cluster); err != nil {
+		bad("cluster", "%w", err)
 	}
 	if err := CheckEndpoint(c.Endpoint); err != nil {
 		bad("endpoint", "%w", err)
@@ -152,6 +156,14 @@ func (c *NodeConfig) checkPKI() []error {
 		}
 	}
 	return errs
+}
+
+// CheckName says what is wrong with a cluster's name.
+func CheckName(name string) error {
+	if !nameForm.MatchString(name) {
+		return fmt.Errorf("%q: want up to 63 lower-case letters, digits, '-' and '.'", name)
+	}
+	return nil
 }
 
 // CheckEndpoint says what is wrong with an API endpoint; it must be host:port.

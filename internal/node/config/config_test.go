@@ -75,6 +75,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		"not a certificate": {strings.Replace(worker, "BEGIN CERTIFICATE", "BEGIN NONSENSE", 1), "caCert: want a certificate"},
 		"hostname":          {worker + "hostname: Bad_Name\n", `hostname: "Bad_Name": want a DNS label`},
 		"wrong kind":        {strings.Replace(worker, "kind: NodeConfig", "kind: Pod", 1), "want imgbuild.dev/v1alpha1 and NodeConfig"},
+		"two documents":     {worker + "---\n" + worker, "a second document follows"},
 		"too large":         {strings.Repeat("#", 300<<10), "at most"},
 		"empty":             {"", "node config"},
 	} {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -47,6 +48,7 @@ type Agent struct {
 	facts   config.Facts
 	config  *config.NodeConfig
 	sum     string // of the config
+	changed bool   // there is a newer config, which the next try takes
 	journal Journal
 	status  Status
 }
@@ -79,6 +81,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.journal, err = readJournal(a.path(StateDir, "journal.json")); err != nil {
 		return a.fail("reading the journal", err)
 	}
+	if _, err := os.Stat(a.path("/etc/kubernetes/kubelet.conf")); err == nil && a.journal.Phase == Fresh {
+		return a.fail("reading the journal", &fault{"give the machine an empty disk, or bring the journal back",
+			errors.New("this disk holds a member of a cluster, but not the record of how it became one")})
+	}
 	if a.facts, err = config.ReadFacts(a.path(config.FactsFile)); err != nil {
 		return a.fail("reading what the image is", err)
 	}
@@ -89,6 +95,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	for tries := 1; ; tries++ {
 		if err = a.try(ctx); err == nil || ctx.Err() != nil {
 			return err
+		}
+		if a.changed {
+			tries = 0
+			continue
 		}
 		if tries >= maxAttempts {
 			banner(a.Console, a.status)

@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -85,6 +86,10 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 	}
 	before := n.phase()
 	switch {
+	case strings.HasPrefix(call, "mount "):
+		data, err := os.ReadFile(filepath.Join(n.root, "seed.yaml"))
+		n.put(RunDir+"/seed/node.yaml", string(data))
+		return "", err
 	case strings.HasPrefix(call, "kubeadm reset"):
 		if before != Dirty {
 			n.t.Errorf("kubeadm reset in phase %s", before)
@@ -228,6 +233,57 @@ func TestDamagedJournalIsNotGuessed(t *testing.T) {
 			t.Errorf("%s: %v, ran %q", name, err, n.calls)
 		}
 		cancel()
+	}
+}
+
+// TestMemberWithoutRecordIsLeftAlone boots a disk whose journal is lost.
+func TestMemberWithoutRecordIsLeftAlone(t *testing.T) {
+	data, _ := sample(t, config.Master)
+	n := newNode(t, config.Master, data)
+	n.put("etc/kubernetes/kubelet.conf", "kubeconfig")
+	if _, err := n.boot(); err == nil || !strings.Contains(err.Error(), "holds a member of a cluster") || len(n.calls) != 0 {
+		t.Errorf("%v, ran %q", err, n.calls)
+	}
+}
+
+// TestTornImportStartsAnew fails in the middle of an import: what containerd has
+// of it goes, and once only.
+func TestTornImportStartsAnew(t *testing.T) {
+	data, _ := sample(t, config.Master)
+	n := newNode(t, config.Master, data)
+	n.put("var/lib/containerd/torn", "half a layer")
+	n.fail["ctr "] = 1
+	if said, err := n.boot(); err != nil || n.phase() != Committed {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	if _, err := os.Stat(filepath.Join(n.root, "var/lib/containerd/torn")); err == nil {
+		t.Error("half a layer is still there")
+	}
+	if n.count("systemctl stop containerd") != 1 || n.count("systemctl start containerd") != 1 || n.count("ctr") != 2 {
+		t.Errorf("ran %q", n.calls)
+	}
+}
+
+// TestFreshTokenNeedsNoReboot attaches a seed disk with the right token to a
+// worker that waits with a wrong one.
+func TestFreshTokenNeedsNoReboot(t *testing.T) {
+	data, _ := sample(t, config.Worker)
+	good := pointAt(t, data, api(t, true))
+	n := newNode(t, config.Worker, []byte(strings.ReplaceAll(string(good), "token: aaaaaa.", "token: bbbbbb.")))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	said, console := io.Pipe()
+	a := Agent{Root: n.root, Runner: n, Console: console, Credential: n.creds, Pause: time.Millisecond}
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(a.Run(ctx), console.Close()) }()
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		if strings.Contains(lines.Text(), "does not know the token") {
+			n.put("seed.yaml", string(good))
+			n.put("dev/disk/by-label/IMGBUILD", "")
+		}
+	}
+	if err := <-ended; err != nil || n.phase() != Committed || n.count("kubeadm join phase preflight") != 1 {
+		t.Errorf("%v, phase %s, ran %q", err, n.phase(), n.calls)
 	}
 }
 

@@ -20,7 +20,29 @@ func (a *Agent) waitForAPI(ctx context.Context) error {
 	pool.AppendCertsFromPEM([]byte(a.config.CACert))
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true}}
-	return a.waitFor(ctx, func(ctx context.Context) error { return a.askAPI(ctx, client) })
+	asked := 0
+	err := a.waitFor(ctx, func(ctx context.Context) error {
+		err := a.askAPI(ctx, client)
+		if asked++; err != nil && asked%lookAgain == 0 && a.configChanged(ctx) {
+			return nil
+		}
+		return err
+	})
+	if err == nil && a.changed {
+		err = errors.New("the node config has changed")
+	}
+	return err
+}
+
+// lookAgain is after how many vain questions the node config is read again: a
+// person may have put a fresh token or the right endpoint into it.
+const lookAgain = 5
+
+// configChanged notes whether there is another node config than the one in use.
+func (a *Agent) configChanged(ctx context.Context) bool {
+	data, err := a.findConfig(ctx)
+	a.changed = err == nil && sum(data) != a.sum
+	return a.changed
 }
 
 func (a *Agent) askAPI(ctx context.Context, client *http.Client) error {

@@ -31,7 +31,7 @@ type Journal struct {
 	Config   string `json:"config"`  // sha256 of the node config that the tries used
 	BootID   string `json:"bootID"`
 	Hostname string `json:"hostname"`
-	Images   string `json:"images"` // plan id of the image whose archive was imported
+	Images   string `json:"images"` // plan id of the image whose archive was imported, or unfinished
 }
 
 // readJournal returns the record, or a fresh one where there is none. A record

@@ -2,7 +2,6 @@ package firstboot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -246,11 +245,5 @@ func (a *Agent) commit(context.Context) error {
 		return err
 	}
 	a.status.Attempt = a.journal.Attempt
-	return errors.Join(os.Remove(a.kubeadmFile()), a.forget())
-}
-
-// forget drops what only a first boot needs.
-func (a *Agent) forget() error {
-	a.config.PKI = nil
-	return nil
+	return os.Remove(a.kubeadmFile())
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
-// readConfig finds the node config: the systemd credential, else node.yaml on a
-// seed disk. Until one is there it waits.
+// readConfig finds the node config: node.yaml on a seed disk, which a person can
+// attach to a machine that runs, else the systemd credential. Until one is there
+// it waits.
 func (a *Agent) readConfig(ctx context.Context) error {
 	var data []byte
 	err := a.waitFor(ctx, func(ctx context.Context) (err error) {
@@ -34,21 +35,23 @@ func (a *Agent) readConfig(ctx context.Context) error {
 		return &fault{"boot the image of the config's role, or give it the config of the image's role",
 			fmt.Errorf("this is a %s's image, the node config is a %s's", a.facts.Role, c.Role)}
 	}
-	a.config, a.sum = c, sum(data)
+	a.config, a.sum, a.changed = c, sum(data), false
 	return nil
 }
 
 func (a *Agent) findConfig(ctx context.Context) ([]byte, error) {
-	if a.Credential != "" {
-		data, err := os.ReadFile(filepath.Join(a.Credential, config.Credential)) // #nosec G304 -- systemd's folder
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return data, err
-		}
-	}
 	device := a.path("/dev/disk/by-label", config.SeedLabel)
-	if _, err := os.Stat(device); err != nil {
+	if _, err := os.Stat(device); err == nil {
+		return a.readSeed(ctx, device)
+	}
+	data, err := os.ReadFile(filepath.Join(a.Credential, config.Credential)) // #nosec G304 -- systemd's folder
+	if a.Credential == "" || errors.Is(err, fs.ErrNotExist) {
 		return nil, &fault{"pass the credential " + config.Credential + ", or attach a disk labelled " + config.SeedLabel, errors.New("no node config yet")}
 	}
+	return data, err
+}
+
+func (a *Agent) readSeed(ctx context.Context, device string) ([]byte, error) {
 	dir := a.path(RunDir, "seed")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -181,6 +184,15 @@ func (a *Agent) importImages(ctx context.Context) error {
 	if a.journal.Images == a.facts.PlanID {
 		return nil
 	}
+	if a.journal.Images == unfinished && a.journal.Phase == Fresh {
+		if err := a.emptyRuntime(ctx); err != nil {
+			return err
+		}
+	}
+	a.journal.Images = unfinished
+	if err := a.record(a.journal.Phase); err != nil {
+		return err
+	}
 	out, err := a.Runner.Run(ctx, "ctr", "--namespace", "k8s.io", "images", "import", "--label", "io.cri-containerd.pinned=pinned", a.path(imageArchive))
 	if err != nil {
 		return fmt.Errorf("importing the images on board: %w: %s", err, lastLine(out))
@@ -190,6 +202,24 @@ func (a *Agent) importImages(ctx context.Context) error {
 	}
 	a.journal.Images = a.facts.PlanID
 	return a.record(a.journal.Phase)
+}
+
+// unfinished is the journal's word for an import that has begun: containerd syncs
+// little, and a power cut in the middle may leave it with torn layers.
+const unfinished = "unfinished"
+
+// emptyRuntime starts containerd anew, without anything in its store.
+func (a *Agent) emptyRuntime(ctx context.Context) error {
+	if out, err := a.Runner.Run(ctx, "systemctl", "stop", "containerd.service"); err != nil {
+		return fmt.Errorf("stopping containerd: %w: %s", err, out)
+	}
+	if err := empty(a.path("/var/lib/containerd")); err != nil {
+		return fmt.Errorf("emptying containerd's store: %w", err)
+	}
+	if out, err := a.Runner.Run(ctx, "systemctl", "start", "containerd.service"); err != nil {
+		return fmt.Errorf("starting containerd: %w: %s", err, out)
+	}
+	return a.waitForRuntime(ctx)
 }
 
 // wipe takes away what a broken try left, only ever before others could know of it.

@@ -40,7 +40,7 @@ type Cluster struct {
 
 // New makes an identity; endpoint is host:port of the API.
 func New(name, endpoint string, tokenTTL time.Duration) (*Cluster, error) {
-	if err := config.CheckEndpoint(endpoint); err != nil {
+	if err := errors.Join(config.CheckName(name), config.CheckEndpoint(endpoint)); err != nil {
 		return nil, err
 	}
 	c := &Cluster{Name: name, Endpoint: endpoint, TokenTTL: tokenTTL, Token: newToken()}

@@ -28,6 +28,14 @@ func make1(t *testing.T) *identity.Cluster {
 	return c
 }
 
+func TestNewRefuses(t *testing.T) {
+	for name, endpoint := range map[string]string{"Demo Cluster": "10.0.0.10:6443", "demo": "10.0.0.10"} {
+		if _, err := identity.New(name, endpoint, time.Hour); err == nil {
+			t.Errorf("%s %s: no error", name, endpoint)
+		}
+	}
+}
+
 func TestIdentitiesDiffer(t *testing.T) {
 	a, b := make1(t), make1(t)
 	if a.Token.Reveal() == b.Token.Reveal() || a.CACert == b.CACert || a.PKI.CAKey.Reveal() == b.PKI.CAKey.Reveal() {
