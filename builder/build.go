@@ -26,6 +26,7 @@ type Options struct {
 	LockFile string   // empty: imgbuild.lock in Out
 	CacheDir string   // empty: the XDG cache folder
 	ToolDir  string   // where the node's own executables lie; empty: beside this program
+	Offline  bool     // use no network: every input must be pinned and in the cache
 	Update   bool     // pin anew even where the lock still answers
 	Report   report.Reporter
 }
@@ -87,6 +88,25 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	return &Result{Plan: p, Manifest: manifest, Dir: o.Out}, publish(o, p, manifest, scratch)
 }
 
+// Fetch brings every pinned input into the cache, so that an Offline build finds
+// it there. It makes what is not pinned yet, as Build does.
+func Fetch(ctx context.Context, o Options) error {
+	node, err := Load(o)
+	if err != nil {
+		return err
+	}
+	sources, err := openSources(o, node)
+	if err != nil {
+		return err
+	}
+	pins, err := settle(ctx, o, node, sources)
+	if err != nil {
+		return err
+	}
+	_, _, err = gather(ctx, o, node.Arch, pins, sources)
+	return err
+}
+
 // Plan runs the flow up to the plan and writes nothing but the cache.
 func Plan(ctx context.Context, o Options) (*plan.Plan, error) {
 	node, err := Load(o)
@@ -133,18 +153,11 @@ func (o Options) lockPath() string {
 }
 
 func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tools) (*tree.Tree, rootfs.Kernel, error) {
-	layers, err := s.Base(ctx, p.Inputs)
+	base, parts, err := gather(ctx, o, p.Arch, p.Inputs, s)
 	if err != nil {
 		return nil, rootfs.Kernel{}, err
 	}
-	base, err := rootfs.Layers(layers)
-	if err != nil {
-		return nil, rootfs.Kernel{}, err
-	}
-	parts, err := gatherParts(ctx, o, p, s, t, base)
-	if err != nil {
-		return nil, rootfs.Kernel{}, err
-	}
+	parts[AgentPart] = tree.Bytes(t.firstboot)
 	defer o.Report.Stage("laying out the root file system")()
 	kernel, err := rootfs.Seal(base)
 	if err != nil {

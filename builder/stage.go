@@ -12,9 +12,11 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/builder/source"
 	"github.com/imgbuild/imgbuild/builder/spec"
 	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/fetch"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 	"github.com/imgbuild/imgbuild/profiles"
@@ -54,7 +56,8 @@ func openSources(o Options, n *spec.Node) (*source.Set, error) {
 	}
 	k := n.Kubernetes
 	return source.New(source.Options{Arch: n.Arch, Kubernetes: k.Version, Store: s, Report: o.Report, Dir: k.Dir, OCI: k.OCI,
-		ReleaseURL: k.Release.URL, ReleaseRoots: k.Release.Roots, Registry: k.Release.Registry}), nil
+		ReleaseURL: k.Release.URL, ReleaseRoots: k.Release.Roots, Registry: k.Release.Registry,
+		Offline: o.Offline}), nil
 }
 
 // settle gives the role's pins: from the lock file where it answers, newly made
@@ -69,6 +72,9 @@ func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock
 			return nil, lock.StaleError(o.lockPath(), n.Role, why)
 		}
 		return locked.Nodes[n.Role].Pins, nil
+	}
+	if o.Offline {
+		return nil, fault.New(fault.Lock, "%s pins nothing for %s, and --offline cannot: run `imgbuild fetch %s` with the network on", o.lockPath(), n.Role, n.Role)
 	}
 	if locked, err = resolve(ctx, o, n, s); err != nil {
 		return nil, err
@@ -135,29 +141,42 @@ func (r resolver) Resolve(ctx context.Context, req lock.Request) ([]lock.Pin, er
 	return r.set.Resolve(ctx, []lock.Request{req})
 }
 
-// gatherParts yields the executables, the archive of images and the agent.
-func gatherParts(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tools, base *tree.Tree) (parts, error) {
+// gather yields what is pinned: the base's tree, the executables and the archive of images.
+func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *source.Set) (base *tree.Tree, out parts, err error) {
+	defer func() {
+		if errors.Is(err, fetch.ErrOffline) {
+			err = fmt.Errorf("%w: run `imgbuild fetch %s` with the network on first", err, o.Role)
+		}
+		err = fault.Wrap(fault.Fetch, err)
+	}()
+	layers, err := s.Base(ctx, pins)
+	if err != nil {
+		return nil, nil, err
+	}
+	if base, err = rootfs.Layers(layers); err != nil {
+		return nil, nil, err
+	}
 	done := o.Report.Stage("gathering the Kubernetes parts")
-	files, err := s.Parts(ctx, p.Inputs)
+	files, err := s.Parts(ctx, pins)
 	done()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := parts{AgentPart: tree.Bytes(t.firstboot)}
+	out = parts{}
 	for name, file := range files {
 		out[name] = file
 	}
-	out[ImageArchive], err = packImages(ctx, o, p, s, base)
-	return out, err
+	out[ImageArchive], err = packImages(ctx, o, arch, pins, s, base)
+	return base, out, err
 }
 
 // packImages makes the archive of images once for the same pins.
-func packImages(ctx context.Context, o Options, p *plan.Plan, s *source.Set, base *tree.Tree) (tree.Content, error) {
+func packImages(ctx context.Context, o Options, arch string, pins []lock.Pin, s *source.Set, base *tree.Tree) (tree.Content, error) {
 	defer o.Report.Stage("gathering the container images")()
-	text, _ := json.Marshal(p.Inputs) // plain data cannot fail
-	key := fmt.Sprintf("images 2 %s %x", p.Arch, sha256.Sum256(text))
+	text, _ := json.Marshal(pins) // plain data cannot fail
+	key := fmt.Sprintf("images 2 %s %x", arch, sha256.Sum256(text))
 	path, err := s.Store().Once(ctx, key, func(ctx context.Context) (string, error) {
-		images, err := s.Images(ctx, p.Inputs, base)
+		images, err := s.Images(ctx, pins, base)
 		if err != nil {
 			return "", err
 		}

@@ -28,6 +28,9 @@ func (s *Set) ResolveBase(ctx context.Context, req lock.Request) ([]lock.Pin, er
 	if err != nil {
 		return nil, err
 	}
+	if s.opt.Offline {
+		return nil, fmt.Errorf("the package indices of %s: %w", b.Suite, fetch.ErrOffline)
+	}
 	return b.Resolve(ctx)
 }
 
@@ -73,7 +76,7 @@ func (s *Set) makeBase(ctx context.Context, pins []lock.Pin) (string, error) {
 	for i, p := range pins {
 		items[i] = fetch.Item{URL: p.URL, Size: p.Size, SHA256: p.Digest}
 	}
-	client := fetch.New(s.opt.Store, fetch.Options{Progress: func(done, total int64) { s.opt.Report.Progress("packages", done, total, "B") }})
+	client := fetch.New(s.opt.Store, fetch.Options{Offline: s.opt.Offline, Progress: func(done, total int64) { s.opt.Report.Progress("packages", done, total, "B") }})
 	files, err := client.All(ctx, items)
 	done()
 	if err != nil {

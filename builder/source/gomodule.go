@@ -137,6 +137,9 @@ func (g *goModule) toolchain(ctx context.Context) (*toolchain, error) {
 	// GOENV=off: the user's settings count only where they say how to reach and keep modules.
 	env := []string{"GOENV=off", "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=-mod=mod", "GOINSECURE=", "GONOSUMDB=", "GOPRIVATE=", "GONOPROXY=",
 		"GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOOS=linux", "GOARCH=" + g.opt.Arch, "CGO_ENABLED=0", "GOTELEMETRY=off"}
+	if g.opt.Offline {
+		have["GOPROXY"] = "off"
+	}
 	for _, key := range []string{"GOPROXY", "GOSUMDB", "GOMODCACHE", "GOCACHE"} {
 		env = append(env, key+"="+have[key])
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/internal/fetch"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -228,6 +229,9 @@ func ask(ctx context.Context, opt Options, ref string) (img v1.Image, at string,
 	parsed, err := name.ParseReference(ref, name.StrictValidation)
 	if err != nil {
 		return nil, "", v1.Hash{}, fmt.Errorf("%q is no image reference with a tag or digest, and no folder: %w", ref, err)
+	}
+	if opt.Offline {
+		return nil, "", v1.Hash{}, fmt.Errorf("image %s: %w", ref, fetch.ErrOffline)
 	}
 	img, err = remote.Image(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
 		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: opt.Arch}))

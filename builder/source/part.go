@@ -50,6 +50,7 @@ type Options struct {
 	ReleaseURL    string // of the source release; DefaultReleaseURL when empty
 	ReleaseRoots  string // PEM file of the certificates that release signatures must chain to; empty: digests only
 	ReleaseSigner string // identity in the certificates of release signatures; DefaultReleaseSigner when empty
+	Offline       bool   // no network: what neither the store nor Go's module cache has is an error
 	Registry      string // host[:port][/path] that stands in for the registry of every image; empty: the name's own
 }
 

@@ -41,7 +41,7 @@ var _ Source = (*release)(nil)
 var releaseParts = []string{"kubeadm", "kubelet", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"}
 
 func newRelease(o Options) *release {
-	return &release{opt: o, http: fetch.New(o.Store, fetch.Options{
+	return &release{opt: o, http: fetch.New(o.Store, fetch.Options{Offline: o.Offline,
 		Progress: func(done, total int64) { o.Report.Progress("release", done, total, "B") }})}
 }
 
@@ -159,7 +159,7 @@ func (r *release) Constants(ctx context.Context, kubernetes string) (Constants, 
 func probeRelease(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	quick := fetch.New(o.Store, fetch.Options{Retries: -1, Stall: probeTime})
+	quick := fetch.New(o.Store, fetch.Options{Retries: -1, Stall: probeTime, Offline: o.Offline})
 	if _, err := quick.Small(ctx, releaseFile(o, "kubeadm", o.Kubernetes)+".sha256", 4096); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
 	})
 	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
-		newLockCmd(), newPlanCmd(), newVerifyCmd(), newInspectCmd(), newBootCmd(), newClusterCmd(), newSchemaCmd())
+		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newBootCmd(), newClusterCmd(), newSchemaCmd())
 	return cmd
 }
 
@@ -40,6 +40,7 @@ func buildFlags(cmd *cobra.Command, o *builder.Options) *[]string {
 	f.StringVarP(&o.Out, "out", "o", "out", "folder for the outputs and imgbuild.lock")
 	f.StringVar(&o.LockFile, "lock", "", "lock file (default: imgbuild.lock in the output folder)")
 	f.StringVar(&o.CacheDir, "cache", "", "cache folder (default: imgbuild below the XDG cache folder)")
+	f.BoolVar(&o.Offline, "offline", false, "use no network: every input must be pinned and in the cache (see imgbuild fetch)")
 	f.StringVar(&o.ToolDir, "tools", "", "folder of imgbuild's node programs (default: beside imgbuild)")
 	f.StringSliceVar(&formats, "format", nil, "output formats: raw, qcow2")
 	return &formats

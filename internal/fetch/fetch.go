@@ -30,6 +30,9 @@ var ErrNotFound = errors.New("not found on the server")
 // ErrMismatch says that the bytes are not the ones that were asked for.
 var ErrMismatch = errors.New("not the bytes that were asked for")
 
+// ErrOffline says that something would have to come over a network that may not be used.
+var ErrOffline = errors.New("not in the cache, and the network may not be used")
+
 // Item is one thing to fetch. SHA256 is "sha256:…" and may not be empty. Size is
 // in bytes; 0 means unknown, and the Options' cap holds.
 type Item struct {
@@ -45,6 +48,7 @@ type Options struct {
 	Stall    time.Duration           // longest wait for the next byte, or for an answer [30 s]
 	Backoff  time.Duration           // wait before the first retry, doubling up to 30 s [500 ms]
 	MaxSize  int64                   // cap for items of unknown size [4 GiB]
+	Offline  bool                    // nothing is asked for; what the store lacks is ErrOffline
 	Client   *http.Client            // [one that keeps no state between hosts]
 	Progress func(done, total int64) // hears bytes of an All; total counts known sizes
 }
@@ -190,6 +194,9 @@ func (c *Client) once(ctx context.Context, addr string, use func(r io.Reader, le
 	u, err := url.Parse(addr)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return errors.New("want an http:// or https:// address")
+	}
+	if c.opt.Offline {
+		return ErrOffline
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -26,9 +26,6 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 	in := func(name string) string { return esc(filepath.Join(o.Dir, name)) }
 	sock := func(name string) string { return esc(filepath.Join(sockets, name)) }
 	disk := "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=" + in(overlayFile)
-	if o.InPlace {
-		disk = "if=none,id=disk,format=" + o.Format + ",cache=writeback,discard=unmap,file=" + esc(o.Disk)
-	}
 	args := append([]string{"-machine", "q35", "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.Memory), "-display", "none", "-nodefaults", "-no-user-config"}, accel...)
 	args = append(args,
 		"-drive", "if=pflash,format=raw,readonly=on,file="+esc(f.code),

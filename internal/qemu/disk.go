@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,12 +30,6 @@ func prepareDisk(ctx context.Context, o Options, f firmware) error {
 		}
 	}
 	if o.Disk == "" {
-		return nil
-	}
-	if o.InPlace {
-		if o.DiskSize > 0 {
-			return errors.New("an image that is used in place keeps its size")
-		}
 		return nil
 	}
 	return prepareOverlay(ctx, o)

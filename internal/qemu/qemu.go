@@ -26,7 +26,6 @@ const (
 // Options describe a machine.
 type Options struct {
 	Disk, Format string            // image and its format, raw or qcow2; empty: no disk
-	InPlace      bool              // write to the image itself, not to an overlay in Dir
 	DiskSize     int64             // bytes of the overlay; 0 for the image's own
 	Memory, CPUs int               // MiB, virtual processors
 	Dir          string            // folder of the machine: its overlay lives on between starts

@@ -4,8 +4,8 @@
 // whole under their final name or not at all, and a lock per key lets only one
 // process do a piece of work.
 //
-// It is not a download tool, knows nothing of what the blobs are, and never
-// deletes a sound blob.
+// It is not a download tool, knows nothing of what the blobs are, and deletes a
+// sound blob only when told to (Prune).
 package store
 
 import (
@@ -150,6 +150,16 @@ func (s *Store) put(ctx context.Context, r io.Reader, want string) (string, int6
 // the same process is free). A missing blob is fs.ErrNotExist, a changed one
 // ErrDamaged. The file is for reading only.
 func (s *Store) Get(digest string) (string, error) {
+	path, err := s.check(digest)
+	if errors.Is(err, ErrDamaged) {
+		_ = os.Remove(path)
+		return "", fmt.Errorf("%w; it was taken away, run again", err)
+	}
+	return path, err
+}
+
+// check is Get, but leaves a damaged blob where it is and names its path.
+func (s *Store) check(digest string) (string, error) {
 	if err := checkDigest(digest); err != nil {
 		return "", err
 	}
@@ -163,6 +173,7 @@ func (s *Store) Get(digest string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading %s from the cache: %w", digest, err)
 	}
+	s.touch(path, info)
 	now := stamp{info.Size(), info.ModTime()}
 	if s.wasSeen(digest, now) {
 		return path, nil
@@ -172,8 +183,7 @@ func (s *Store) Get(digest string) (string, error) {
 		return "", fmt.Errorf("reading %s from the cache: %w", digest, err)
 	}
 	if got := prefix + hex.EncodeToString(sum.Sum(nil)); got != digest {
-		_ = os.Remove(path)
-		return "", fmt.Errorf("cache: %s is %w: its bytes have the digest %s; it was taken away, run again", digest, ErrDamaged, got)
+		return path, fmt.Errorf("cache: %s is %w: its bytes have the digest %s", digest, ErrDamaged, got)
 	}
 	s.mu.Lock()
 	s.seen[digest] = now

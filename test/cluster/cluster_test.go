@@ -48,6 +48,7 @@ func TestCluster(t *testing.T) {
 		plans[role] = &plan.Plan{}
 		must(t, json.Unmarshal([]byte(text), plans[role]))
 	}
+	t.Run("offline", func(t *testing.T) { buildOffline(ctx, t, k, more) })
 	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, images["worker"], k) })
 
 	c, err := k.Up(ctx, images)

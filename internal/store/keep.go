@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/repro"
+)
+
+// Entry is one blob, with the keys of the work that gave it.
+type Entry struct {
+	Digest string    `json:"digest"`
+	Size   int64     `json:"size"` // bytes
+	Used   time.Time `json:"used"` // when it was last got or filed
+	Keys   []string  `json:"keys"` // empty: fetched or filed by digest alone
+}
+
+// List returns every blob, the longest unused first.
+func (s *Store) List() ([]Entry, error) {
+	keys := map[string][]string{}
+	err := s.eachAction(func(_, digest, key string) error {
+		keys[digest] = append(keys[digest], key)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	files, err := os.ReadDir(filepath.Join(s.dir, "blobs"))
+	if err != nil {
+		return nil, err
+	}
+	out := []Entry{}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil { // pruned by another process
+			continue
+		}
+		e := Entry{Digest: prefix + f.Name(), Size: info.Size(), Used: used(info), Keys: keys[prefix+f.Name()]}
+		slices.Sort(e.Keys)
+		out = append(out, e)
+	}
+	slices.SortStableFunc(out, func(a, b Entry) int { return a.Used.Compare(b.Used) })
+	return out, nil
+}
+
+// Verify reads every blob and returns those whose bytes are not what they are
+// filed under; they are taken away.
+func (s *Store) Verify(ctx context.Context) (sound int, damaged []Entry, err error) {
+	entries, err := s.List()
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			return sound, damaged, ctx.Err()
+		}
+		switch _, err := s.check(e.Digest); {
+		case errors.Is(err, ErrDamaged) || errors.Is(err, fs.ErrInvalid):
+			damaged = append(damaged, e)
+			if err := os.Remove(filepath.Join(s.dir, "blobs", strings.TrimPrefix(e.Digest, prefix))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return sound, damaged, err
+			}
+		case errors.Is(err, fs.ErrNotExist): // pruned by another process
+		case err != nil:
+			return sound, damaged, err
+		default:
+			sound++
+		}
+	}
+	return sound, damaged, nil
+}
+
+// Prune takes away the blobs that nobody used since then, and the records that
+// lead to no blob. It returns what it took.
+func (s *Store) Prune(since time.Time) ([]Entry, error) {
+	entries, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	gone := []Entry{}
+	for _, e := range entries {
+		if !e.Used.Before(since) {
+			continue
+		}
+		if err := os.Remove(s.blob(e.Digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return gone, err
+		}
+		gone = append(gone, e)
+	}
+	return gone, s.eachAction(func(file, digest, _ string) error {
+		if _, err := os.Stat(s.blob(digest)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return os.Remove(file)
+	})
+}
+
+// eachAction calls fn with every record's file, digest and key.
+func (s *Store) eachAction(fn func(file, digest, key string) error) error {
+	files, err := os.ReadDir(filepath.Join(s.dir, "actions"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		file := filepath.Join(s.dir, "actions", f.Name())
+		text, err := os.ReadFile(file) // #nosec G304 -- below the store
+		if err != nil {
+			continue
+		}
+		digest, key, _ := strings.Cut(string(text), "\n")
+		if err := fn(file, digest, strings.TrimSpace(key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// touch notes that a blob is used, in its access time, which the store alone
+// sets: mount options such as noatime do not matter. Failing to is no error.
+func (s *Store) touch(path string, info fs.FileInfo) {
+	_ = os.Chtimes(path, repro.Now(), info.ModTime())
+}
+
+func used(info fs.FileInfo) time.Time {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(st.Atim.Unix())
+	}
+	return info.ModTime()
+}

@@ -1,0 +1,94 @@
+package store_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/store"
+)
+
+func blobFile(dir, digest string) string {
+	return filepath.Join(dir, "blobs", strings.TrimPrefix(digest, "sha256:"))
+}
+
+// age makes a blob look unused since then.
+func age(t *testing.T, dir, digest string, since time.Time) {
+	t.Helper()
+	if err := os.Chtimes(blobFile(dir, digest), since, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestListShowsWhatIsThere(t *testing.T) {
+	s, dir := open(t)
+	if list, err := s.List(); err != nil || len(list) != 0 {
+		t.Errorf("an empty store lists %v, %v", list, err)
+	}
+	a, b := put(t, s, "hello"), put(t, s, "world!")
+	if err := s.Record("the key", b); err != nil {
+		t.Fatal(err)
+	}
+	age(t, dir, b, time.Now().Add(-time.Hour))
+	list, err := s.List()
+	if err != nil || len(list) != 2 || list[0].Digest != b || list[0].Size != 6 || len(list[0].Keys) != 1 || list[0].Keys[0] != "the key" ||
+		list[1].Digest != a || len(list[1].Keys) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+func TestVerifyTakesDamagedAway(t *testing.T) {
+	s, dir := open(t)
+	good, bad, cut := put(t, s, "hello"), put(t, s, "world!"), put(t, s, "more")
+	for digest, text := range map[string]string{bad: "World!", cut: ""} {
+		if err := os.Remove(blobFile(dir, digest)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(blobFile(dir, digest), []byte(text), 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fresh, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound, damaged, err := fresh.Verify(t.Context())
+	if err != nil || sound != 1 || len(damaged) != 2 {
+		t.Fatalf("%d sound, damaged %+v, %v", sound, damaged, err)
+	}
+	if _, err := os.Stat(blobFile(dir, bad)); err == nil {
+		t.Error("the damaged blob is still there")
+	}
+	if _, err := fresh.Get(good); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPruneKeepsWhatIsUsed(t *testing.T) {
+	s, dir := open(t)
+	old, used := put(t, s, "hello"), put(t, s, "world!")
+	for key, digest := range map[string]string{"old": old, "used": used} {
+		if err := s.Record(key, digest); err != nil {
+			t.Fatal(err)
+		}
+		age(t, dir, digest, time.Now().Add(-48*time.Hour))
+	}
+	if _, err := s.Get(used); err != nil { // counts as use
+		t.Fatal(err)
+	}
+	gone, err := s.Prune(time.Now().Add(-24 * time.Hour))
+	if err != nil || len(gone) != 1 || gone[0].Digest != old {
+		t.Fatalf("%+v, %v", gone, err)
+	}
+	if _, ok := s.Lookup("old"); ok {
+		t.Error("the record of a pruned blob still answers")
+	}
+	if _, ok := s.Lookup("used"); !ok {
+		t.Error("a used blob is gone")
+	}
+	if files, err := os.ReadDir(filepath.Join(dir, "actions")); err != nil || len(files) != 1 {
+		t.Errorf("%d records left, %v", len(files), err)
+	}
+}
