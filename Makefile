@@ -36,7 +36,9 @@ lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 	@./test/lint.sh
 
 generate: ## write the generated documents anew
-	$(GO) test ./builder/spec ./builder/plan -update
+	$(GO) test ./builder/spec -update
+	$(GO) test ./builder/plan -update
+	$(GO) test ./cmd/imgbuild -update
 
 clean: ## remove what the build made; the cache stays
 	rm -rf $(BIN) $(OUT)

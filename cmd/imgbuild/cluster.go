@@ -34,7 +34,7 @@ func newClusterNewCmd() *cobra.Command {
 			}
 			c, err := identity.New(args[0], endpoint, ttl)
 			if err != nil {
-				return fault.New(fault.Usage, "--endpoint: %w", err)
+				return fault.Wrap(fault.Usage, err)
 			}
 			if err := c.Save(dir); err != nil {
 				return fault.Wrap(fault.Usage, err)

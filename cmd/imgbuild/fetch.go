@@ -10,9 +10,10 @@ import (
 func newFetchCmd() *cobra.Command {
 	var o builder.Options
 	cmd := &cobra.Command{
-		Use:   "fetch master|worker",
-		Short: "Bring every pinned input into the cache, so that --offline builds",
-		Args:  usageArgs(cobra.MaximumNArgs(1)),
+		Use:       "fetch master|worker",
+		Short:     "Bring every pinned input into the cache, so that --offline builds",
+		Args:      usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgs: []string{"master", "worker"},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if o.Role, err = roleArg(args); err != nil {
 				return err

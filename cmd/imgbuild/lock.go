@@ -13,9 +13,10 @@ func newLockCmd() *cobra.Command {
 	o := builder.Options{Update: true}
 	var formats *[]string
 	cmd := &cobra.Command{
-		Use:   "lock master|worker",
-		Short: "Pin every input of a node, with its digest, in imgbuild.lock",
-		Args:  usageArgs(cobra.MaximumNArgs(1)),
+		Use:       "lock master|worker",
+		Short:     "Pin every input of a node, with its digest, in imgbuild.lock",
+		Args:      usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgs: []string{"master", "worker"},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if o.Role, err = roleArg(args); err != nil {
 				return err

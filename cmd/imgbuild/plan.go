@@ -19,9 +19,10 @@ func newPlanCmd() *cobra.Command {
 	var format string
 	var formats *[]string
 	cmd := &cobra.Command{
-		Use:   "plan master|worker",
-		Short: "Show what would be built, without building",
-		Args:  usageArgs(cobra.MaximumNArgs(1)),
+		Use:       "plan master|worker",
+		Short:     "Show what would be built, without building",
+		Args:      usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgs: []string{"master", "worker"},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if o.Role, err = roleArg(args); err != nil {
 				return err

@@ -27,7 +27,7 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
 	})
 	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
-		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newBootCmd(), newClusterCmd(), newSchemaCmd())
+		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newBootCmd(), newClusterCmd(), newSchemaCmd(), newManCmd())
 	return cmd
 }
 

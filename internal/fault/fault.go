@@ -12,21 +12,43 @@ type Kind string
 
 // The kinds. Anything that carries none is Internal.
 const (
-	Internal Kind = "internal" // a failure of a stage, a tool or this program
-	Usage    Kind = "usage"    // the command line
-	Spec     Kind = "spec"     // the node's description or the node config
-	Lock     Kind = "lock"     // the lock is missing, stale or damaged
-	Tool     Kind = "tool"     // a tool is missing on this host
-	Fetch    Kind = "fetch"    // an input cannot be had, or is not what was pinned
-	Verify   Kind = "verify"   // an image is not what it should be
-	Boot     Kind = "boot"     // a booted node did not do what it should
-	Stopped  Kind = "stopped"  // interrupted
+	Internal Kind = "internal"
+	Usage    Kind = "usage"
+	Spec     Kind = "spec"
+	Lock     Kind = "lock"
+	Tool     Kind = "tool"
+	Fetch    Kind = "fetch"
+	Verify   Kind = "verify"
+	Boot     Kind = "boot"
+	Stopped  Kind = "stopped"
 )
 
-var codes = map[Kind]int{Internal: 1, Usage: 2, Spec: 3, Lock: 4, Tool: 5, Fetch: 6, Verify: 7, Boot: 8, Stopped: 130}
+// Codes is the one table of the kinds, their exit codes and their meaning.
+var Codes = []struct {
+	Kind Kind
+	Code int
+	What string
+}{
+	{Internal, 1, "a stage, a tool or imgbuild itself failed"},
+	{Usage, 2, "the command line is wrong"},
+	{Spec, 3, "the node's description or the node config is wrong"},
+	{Lock, 4, "the lock is missing, stale or damaged"},
+	{Tool, 5, "a tool is missing on this host"},
+	{Fetch, 6, "an input cannot be had, or is not what was pinned"},
+	{Verify, 7, "an image or a cache entry is not what it should be"},
+	{Boot, 8, "a booted node did not do what it should"},
+	{Stopped, 130, "interrupted"},
+}
 
 // ExitCode is the process's exit code for the kind.
-func (k Kind) ExitCode() int { return codes[k] }
+func (k Kind) ExitCode() int {
+	for _, c := range Codes {
+		if c.Kind == k {
+			return c.Code
+		}
+	}
+	return 1
+}
 
 // Error is an error with its kind.
 type Error struct {

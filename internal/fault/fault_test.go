@@ -42,10 +42,10 @@ func TestKindOf(t *testing.T) {
 // TestExitCodes: every kind has a code of its own, none is success.
 func TestExitCodes(t *testing.T) {
 	seen := map[int]Kind{}
-	for kind, code := range codes {
-		if other, ok := seen[code]; ok || code <= 0 || code > 255 {
-			t.Errorf("%s has exit code %d, as has %q", kind, code, other)
+	for _, c := range Codes {
+		if other, ok := seen[c.Code]; ok || c.Code <= 0 || c.Code > 255 || c.What == "" {
+			t.Errorf("%s has exit code %d, as has %q", c.Kind, c.Code, other)
 		}
-		seen[code] = kind
+		seen[c.Code] = c.Kind
 	}
 }

@@ -40,8 +40,11 @@ type Cluster struct {
 
 // New makes an identity; endpoint is host:port of the API.
 func New(name, endpoint string, tokenTTL time.Duration) (*Cluster, error) {
-	if err := errors.Join(config.CheckName(name), config.CheckEndpoint(endpoint)); err != nil {
-		return nil, err
+	if err := config.CheckName(name); err != nil {
+		return nil, fmt.Errorf("the cluster's name %w", err)
+	}
+	if err := config.CheckEndpoint(endpoint); err != nil {
+		return nil, fmt.Errorf("the endpoint %w", err)
 	}
 	c := &Cluster{Name: name, Endpoint: endpoint, TokenTTL: tokenTTL, Token: newToken()}
 	var err error
