@@ -27,7 +27,7 @@ type Options struct {
 	CacheDir string   // empty: the XDG cache folder
 	ToolDir  string   // where the node's own executables lie; empty: beside this program
 	Offline  bool     // use no network: every input must be pinned and in the cache
-	Update   bool     // pin anew even where the lock still answers
+	Move     []string // what to pin anew although the lock answers: names of packages' base, parts or images, or "all"
 	Report   report.Reporter
 }
 
@@ -63,6 +63,10 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m := unchanged(o, p, sources.Store()); m != nil {
+		o.Report.Note("nothing has changed since the last build: its outputs stay")
+		return &Result{Plan: p, Manifest: m, Dir: o.Out}, nil
+	}
 	// do
 	scratch, err := makeScratch(o.Out)
 	if err != nil {
@@ -85,7 +89,13 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := checkOutputs(ctx, o, p, manifest, scratch); err != nil {
 		return nil, err
 	}
-	return &Result{Plan: p, Manifest: manifest, Dir: o.Out}, publish(o, p, manifest, scratch)
+	if err := publish(o, p, manifest, scratch); err != nil {
+		return nil, err
+	}
+	if err := vouch(o, p, manifest, sources.Store()); err != nil {
+		o.Report.Note("the next build will not know that nothing changed: %v", err)
+	}
+	return &Result{Plan: p, Manifest: manifest, Dir: o.Out}, nil
 }
 
 // Fetch brings every pinned input into the cache, so that an Offline build finds
@@ -128,8 +138,9 @@ func Plan(ctx context.Context, o Options) (*plan.Plan, error) {
 	return plan.Make(node, locked.Nodes[node.Role].Pins, tools.digests())
 }
 
-// Lock runs the flow up to the lock and writes the lock file.
-func Lock(ctx context.Context, o Options) (*lock.File, error) {
+// Lock runs the flow up to the lock: what is not pinned is pinned, and what Move
+// names is pinned anew. Before the lock file is written, show hears what changes.
+func Lock(ctx context.Context, o Options, show func([]lock.Change) error) (*lock.File, error) {
 	node, err := Load(o)
 	if err != nil {
 		return nil, err
@@ -138,8 +149,15 @@ func Lock(ctx context.Context, o Options) (*lock.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	before, err := readLock(o)
+	if err != nil {
+		return nil, err
+	}
 	locked, err := resolve(ctx, o, node, sources)
 	if err != nil {
+		return nil, err
+	}
+	if err := show(lock.Changes(before.Nodes[node.Role].Pins, locked.Nodes[node.Role].Pins)); err != nil {
 		return nil, err
 	}
 	return locked, writeFile(o.lockPath(), locked.Bytes())

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -80,9 +82,12 @@ func measure(out plan.Output, file string) (Written, error) {
 	return Written{Format: out.Format, File: out.File, Size: n, SHA256: fmt.Sprintf("%x", h.Sum(nil))}, err
 }
 
-// publish gives every output its final name, the manifest last: where a manifest
-// is, all it names is there.
+// publish gives every output its final name; an old manifest goes first and the
+// new one comes last: where a manifest is, all it names is there.
 func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
+	if err := os.Remove(o.manifestPath(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	for _, w := range m.Outputs {
 		file := filepath.Join(scratch, w.File)
 		if err := os.Chmod(file, 0o644); err != nil { // #nosec G302 -- an image holds no secret
@@ -96,7 +101,7 @@ func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(o.Out, p.Name()+".manifest.json"), append(text, '\n'))
+	return writeFile(o.manifestPath(p), append(text, '\n'))
 }
 
 // writeFile makes a file that appears whole or not at all.

@@ -105,11 +105,15 @@ func resolve(ctx context.Context, o Options, n *spec.Node, s *source.Set) (*lock
 		return nil, err
 	}
 	asked := plan.Ask(n)
-	if !o.Update && len(locked.Stale(n.Role, asked)) == 0 {
+	moves, err := lock.Moves(o.Move, asked)
+	if err != nil {
+		return nil, err
+	}
+	if len(o.Move) == 0 && len(locked.Stale(n.Role, asked)) == 0 {
 		return locked, nil
 	}
 	defer o.Report.Stage("pinning the inputs of " + n.Role)()
-	return locked, fault.Wrap(fault.Fetch, locked.Resolve(ctx, n.Role, asked, resolver{s, n}))
+	return locked, fault.Wrap(fault.Fetch, locked.Resolve(ctx, n.Role, asked, moves, resolver{s, n}))
 }
 
 // resolver hands each request to the source that answers it. An image without a
@@ -135,6 +139,7 @@ func (r resolver) Resolve(ctx context.Context, req lock.Request) ([]lock.Pin, er
 			if req.Version = c.Tag(req.Name); req.Version == "" {
 				return nil, fmt.Errorf("kubeadm names no tag for the image %s", req.Name)
 			}
+			req.Args = nil
 		}
 		req.Name += ":" + req.Version
 	}

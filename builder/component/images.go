@@ -24,12 +24,17 @@ func onboardImages() Component {
 			image := func(name, version string) lock.Request {
 				return lock.Request{Kind: lock.KindImage, Name: name, Version: version, Source: k.Source}
 			}
-			out := []lock.Request{image(kubeRegistry+"kube-proxy", "v"+k.Version), image(kubeRegistry+"pause", ""), image(kubeRegistry+"coredns/coredns", "")}
+			theirs := func(name string) lock.Request { // kubeadm's version is part of what is asked
+				r := image(name, "")
+				r.Args = []string{"kubeadm=" + k.Version}
+				return r
+			}
+			out := []lock.Request{image(kubeRegistry+"kube-proxy", "v"+k.Version), theirs(kubeRegistry + "pause"), theirs(kubeRegistry + "coredns/coredns")}
 			if n.Role == "master" {
 				for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
 					out = append(out, image(kubeRegistry+name, "v"+k.Version))
 				}
-				out = append(out, image(kubeRegistry+"etcd", ""))
+				out = append(out, theirs(kubeRegistry+"etcd"))
 			}
 			return Wants{Requests: out}
 		},

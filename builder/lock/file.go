@@ -119,12 +119,21 @@ func joinLines(why []string) string {
 	return s
 }
 
-// Resolve pins what a role asks for. A request that another role already has
-// pinned is answered by the same pins, so that all nodes of one lock agree.
-func (f *File) Resolve(ctx context.Context, role string, asked []Request, r Resolver) error {
+// Resolve pins what a role asks for. What the role has pinned already stays, and
+// a request that another role has pinned is answered by the same pins, so that all
+// nodes of one lock agree. What moves is pinned anew, for every role that asks it.
+func (f *File) Resolve(ctx context.Context, role string, asked []Request, moves func(Request) bool, r Resolver) error {
+	nodes := map[string]Entry{}
+	for name, entry := range f.Nodes {
+		nodes[name] = Entry{entry.Asked, slices.Clone(entry.Pins)}
+	}
 	entry := Entry{Asked: asked}
 	for _, req := range asked {
-		pins, ok := f.borrow(role, req)
+		var pins []Pin
+		ok := false
+		if !moves(req) {
+			pins, ok = f.have(role, req)
+		}
 		if !ok {
 			var err error
 			if pins, err = r.Resolve(ctx, req); err != nil {
@@ -135,26 +144,36 @@ func (f *File) Resolve(ctx context.Context, role string, asked []Request, r Reso
 			pins[i].Request = req.Name
 		}
 		entry.Pins = append(entry.Pins, pins...)
+		for name, other := range nodes {
+			if moves(req) && slices.ContainsFunc(other.Asked, req.equal) {
+				kept := slices.DeleteFunc(other.Pins, req.answeredBy)
+				nodes[name] = Entry{other.Asked, sorted(append(kept, pins...))}
+			}
+		}
 	}
-	slices.SortStableFunc(entry.Pins, func(a, b Pin) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Request, b.Request), cmp.Compare(a.Name, b.Name))
-	})
-	if f.Nodes == nil {
-		f.Format, f.Nodes = Format, map[string]Entry{}
-	}
-	f.Nodes[role] = entry
+	entry.Pins = sorted(entry.Pins)
+	nodes[role] = entry
+	f.Format, f.Nodes = Format, nodes
 	return nil
 }
 
-func (f *File) borrow(role string, req Request) ([]Pin, bool) {
-	for _, other := range slices.Sorted(maps.Keys(f.Nodes)) {
-		entry := f.Nodes[other]
-		if other == role || !slices.ContainsFunc(entry.Asked, req.equal) {
+func sorted(pins []Pin) []Pin {
+	slices.SortStableFunc(pins, func(a, b Pin) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Request, b.Request), cmp.Compare(a.Name, b.Name))
+	})
+	return pins
+}
+
+// have finds the pins of a request: the role's own, else another's.
+func (f *File) have(role string, req Request) ([]Pin, bool) {
+	for _, of := range append([]string{role}, slices.Sorted(maps.Keys(f.Nodes))...) {
+		entry := f.Nodes[of]
+		if !slices.ContainsFunc(entry.Asked, req.equal) {
 			continue
 		}
 		var pins []Pin
 		for _, p := range entry.Pins {
-			if p.Kind == req.Kind && p.Request == req.Name {
+			if req.answeredBy(p) {
 				pins = append(pins, p)
 			}
 		}
@@ -162,6 +181,8 @@ func (f *File) borrow(role string, req Request) ([]Pin, bool) {
 	}
 	return nil, false
 }
+
+func (r Request) answeredBy(p Pin) bool { return p.Kind == r.Kind && p.Request == r.Name }
 
 // equal compares what is asked; no Args and empty Args, as JSON mixes them up, are one.
 func (r Request) equal(other Request) bool {

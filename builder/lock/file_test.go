@@ -42,7 +42,7 @@ func (c *counter) Resolve(_ context.Context, r Request) ([]Pin, error) {
 func resolved(t *testing.T, role string, asked ...Request) (*File, *counter) {
 	t.Helper()
 	f, c := &File{}, &counter{}
-	if err := f.Resolve(t.Context(), role, asked, c); err != nil {
+	if err := f.Resolve(t.Context(), role, asked, none, c); err != nil {
 		t.Fatal(err)
 	}
 	return f, c
@@ -75,7 +75,7 @@ func TestParseRefuses(t *testing.T) {
 
 func TestBytesAreStable(t *testing.T) {
 	f, _ := resolved(t, "worker", base, kubeadm)
-	if err := f.Resolve(t.Context(), "master", []Request{pause, base, kubeadm}, &counter{}); err != nil {
+	if err := f.Resolve(t.Context(), "master", []Request{pause, base, kubeadm}, none, &counter{}); err != nil {
 		t.Fatal(err)
 	}
 	first := f.Bytes()
@@ -175,7 +175,7 @@ func TestBorrow(t *testing.T) {
 	for name, lock := range map[string]*File{"in memory": f, "read": reread(t, f)} {
 		t.Run(name, func(t *testing.T) {
 			before, c := lock.Nodes["master"], &counter{}
-			if err := lock.Resolve(t.Context(), "worker", []Request{kubeadm, base, pause}, c); err != nil {
+			if err := lock.Resolve(t.Context(), "worker", []Request{kubeadm, base, pause}, none, c); err != nil {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff([]string{"pause"}, c.calls); d != "" {
@@ -201,7 +201,7 @@ func TestNotBorrowed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, c := resolved(t, "master", base, kubeadm)
-			if err := f.Resolve(t.Context(), "worker", []Request{req}, c); err != nil {
+			if err := f.Resolve(t.Context(), "worker", []Request{req}, none, c); err != nil {
 				t.Fatal(err)
 			}
 			if len(c.calls) != 3 {
@@ -209,18 +209,57 @@ func TestNotBorrowed(t *testing.T) {
 			}
 		})
 	}
-	t.Run("own pins are not kept", func(t *testing.T) {
-		f, c := resolved(t, "master", kubeadm)
-		if err := f.Resolve(t.Context(), "master", []Request{kubeadm}, c); err != nil || len(c.calls) != 2 {
-			t.Errorf("calls: %v, %v", c.calls, err)
-		}
-	})
 }
+
+// TestWhatMovesMovesForAll: without a word own pins stay; what moves is pinned
+// anew, in every role that asks it.
+func TestWhatMovesMovesForAll(t *testing.T) {
+	f, c := resolved(t, "master", base, kubeadm)
+	if err := f.Resolve(t.Context(), "worker", []Request{kubeadm, pause}, none, c); err != nil || len(c.calls) != 3 {
+		t.Fatalf("calls: %v, %v", c.calls, err)
+	}
+	before := reread(t, f)
+	moves, err := Moves([]string{"kubeadm"}, []Request{base, kubeadm})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Resolve(t.Context(), "master", []Request{base, kubeadm}, moves, c); err != nil || len(c.calls) != 4 {
+		t.Fatalf("calls: %v, %v", c.calls, err)
+	}
+	for _, role := range []string{"master", "worker"} {
+		got := Changes(before.Nodes[role].Pins, f.Nodes[role].Pins)
+		if len(got) != 1 || got[0].Name != "kubeadm" || !strings.HasPrefix(got[0].String(), "~ part kubeadm 1.37.2 sha256:") {
+			t.Errorf("%s: %v", role, got)
+		}
+	}
+	if _, err := Moves([]string{"kubeadn"}, []Request{base, kubeadm}); err == nil || !strings.Contains(err.Error(), "there are kubeadm, trixie and all") {
+		t.Error(err)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	pin := func(kind Kind, name, version, digest string) Pin {
+		return Pin{Kind: kind, Name: name, Request: name, Version: version, Digest: digest}
+	}
+	before := []Pin{pin(KindBase, "libc6", "2.41-12", "a"), pin(KindBase, "gone", "1", "b"), pin(KindPart, "kubelet", "1.37.2", "c")}
+	after := []Pin{pin(KindBase, "libc6", "2.41-13", "d"), pin(KindBase, "new", "1", "e"), pin(KindPart, "kubelet", "1.37.2", "f")}
+	var got []string
+	for _, c := range Changes(before, after) {
+		got = append(got, c.String())
+	}
+	want := []string{"- base gone 1", "~ base libc6 2.41-12 -> 2.41-13", "+ base new 1", "~ part kubelet 1.37.2 c -> 1.37.2 f"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// none moves nothing.
+func none(Request) bool { return false }
 
 func TestResolveFails(t *testing.T) {
 	f, c := resolved(t, "master", kubeadm)
 	before := string(f.Bytes())
-	err := f.Resolve(t.Context(), "master", []Request{pause, {Kind: KindPart, Name: "broken"}}, c)
+	err := f.Resolve(t.Context(), "master", []Request{pause, {Kind: KindPart, Name: "broken"}}, none, c)
 	if err == nil || err.Error() != "resolving part broken: no such thing" {
 		t.Errorf("%v", err)
 	}

@@ -50,7 +50,7 @@ func node(t testing.TB) *tree.Tree {
 	const modules = "usr/lib/modules/6.12.1/"
 	tr := tree.New()
 	for p, text := range map[string]string{
-		"usr/lib/os-release": "ID=debian\nNAME=\"Debian GNU/Linux\"\nIMAGE_ID=imgbuild-worker\n", "usr/lib/imgbuild/node.json": `{"role":"worker"}`,
+		"usr/lib/os-release":                         "ID=debian\nNAME=\"Debian GNU/Linux\"\nIMAGE_ID=imgbuild-worker\n",
 		"usr/lib/systemd/boot/efi/linuxx64.efi.stub": string(stub()), "usr/lib/systemd/boot/efi/systemd-bootx64.efi": "MZ boot loader",
 		modules + "modules.dep": "k/dm-verity.ko:\n", modules + "modules.softdep": "", modules + "modules.alias": "", modules + "k/dm-verity.ko": "ELF",
 		modules + "modules.builtin": "erofs.ko\nexample/overlay.ko\nexample/ext4.ko\n", "etc/machine-id": "uninitialized\n",
@@ -74,6 +74,7 @@ func node(t testing.TB) *tree.Tree {
 			t.Fatal(err)
 		}
 	}
+	fit(t, tr)
 	return tr
 }
 
@@ -88,7 +89,7 @@ func put(t testing.TB, tr *tree.Tree, p, text string, mode fs.FileMode) {
 func build(t testing.TB, tr *tree.Tree, words ...string) *assemble.Disk {
 	t.Helper()
 	p := &plan.Plan{ID: strings.Repeat("0123456789abcdef", 4), Role: "worker", Arch: "amd64", Spec: &spec.Node{Kubernetes: spec.Kubernetes{Version: "1.37.2"}},
-		Cmdline: append([]string{"panic=10"}, words...), Disk: plan.Disk{ESPSize: 34 << 20, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
+		Cmdline: append([]string{"systemd.swap=0"}, words...), Disk: plan.Disk{ESPSize: 34 << 20, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
 	d, err := assemble.Build(t.Context(), p, tr, rootfs.Kernel{Release: "6.12.1", Image: tree.Bytes("MZ kernel")}, []byte("ELF init"), t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -141,8 +141,11 @@ func (r *Report) readRoot(root *io.SectionReader) error {
 	if err != nil {
 		return fmt.Errorf("reading the root file system: %w", err)
 	}
-	if raw, err := fs.ReadFile(fsys, "usr/lib/imgbuild/node.json"); err == nil {
+	if raw, err := fs.ReadFile(fsys, nodeFile); err == nil {
 		r.Node = raw
+	}
+	if err := r.readNode(fsys); err != nil {
+		return err
 	}
 	if id, err := fs.ReadFile(fsys, "etc/machine-id"); err != nil || strings.TrimSpace(string(id)) != "uninitialized" {
 		r.say("identity", "etc/machine-id", "want \"uninitialized\"")

@@ -69,7 +69,7 @@ func TestGoodImage(t *testing.T) {
 				parts = append(parts, p.Name)
 			}
 			got := []string{r.Format, r.UKI, r.Kernel, r.Cmdline, r.RootHash, r.OS["NAME"], string(r.Node), strings.Join(parts, " ")}
-			want := []string{strings.Fields(strings.ReplaceAll(name, ",", ""))[0], d.UKI, "6.12.1", "roothash=" + d.RootHash + " panic=10 quiet", d.RootHash, "Debian GNU/Linux", `{"role":"worker"}`, "imgbuild-esp imgbuild-root imgbuild-verity"}
+			want := []string{strings.Fields(strings.ReplaceAll(name, ",", ""))[0], d.UKI, "6.12.1", "roothash=" + d.RootHash + " systemd.swap=0 quiet", d.RootHash, "Debian GNU/Linux", `{"role":"worker","kubernetesVersion":"1.37.2","images":["` + pause + `"]}`, "imgbuild-esp imgbuild-root imgbuild-verity"}
 			if diff := cmp.Diff(want, got); diff != "" || r.Size != d.Size {
 				t.Error(diff, r.Size, d.Size)
 			}
@@ -99,7 +99,7 @@ func TestHygiene(t *testing.T) {
 		"no password, passwd":  {add("etc/passwd", "root::0:0::/root:/bin/sh\n", 0o644), "passwords etc/passwd"},
 		"group password":       {add("etc/gshadow", "sudo:$6$x$y::\n", 0o640), "passwords etc/gshadow"},
 		"no shadow":            {func(_ testing.TB, tr *tree.Tree) { tr.Remove("etc/shadow") }, "passwords etc/shadow"},
-		"private key":          {add("etc/kubernetes/pki/ca.key", key, 0o600), "secrets etc/kubernetes/pki/ca.key"},
+		"private key":          {add("etc/pki/ca.key", key, 0o600), "secrets etc/pki/ca.key"},
 		"private key, in YAML": {add("etc/x.yaml", "key: |\n  "+strings.ReplaceAll(key, "\n", "\n  "), 0o600), "secrets etc/x.yaml"},
 		"private key, in JSON": {add("usr/lib/imgbuild/x.json", `{"key":"`+strings.ReplaceAll(key, "\n", `\n`)+`"}`, 0o600), "secrets usr/lib/imgbuild/x.json"},
 		"private key, CRLF":    {add("etc/x.pem", strings.ReplaceAll(key, "\n", "\r\n"), 0o600), "secrets etc/x.pem"},

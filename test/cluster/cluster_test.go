@@ -48,6 +48,7 @@ func TestCluster(t *testing.T) {
 		plans[role] = &plan.Plan{}
 		must(t, json.Unmarshal([]byte(text), plans[role]))
 	}
+	t.Run("the same again", func(t *testing.T) { buildAgain(ctx, t, k, more) })
 	t.Run("offline", func(t *testing.T) { buildOffline(ctx, t, k, more) })
 	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, images["worker"], k) })
 

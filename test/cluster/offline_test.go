@@ -13,6 +13,26 @@ import (
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
+// buildAgain gives the same command a second time: nothing is written while nobody
+// has touched the output, and it is made anew once somebody has.
+func buildAgain(ctx context.Context, t *testing.T, k kit.Kit, more []string) {
+	image := filepath.Join(k.Dir, "out", "worker.qcow2")
+	before, err := os.Stat(image)
+	must(t, err)
+	want := sha256sum(t, image)
+	_, err = k.Image(ctx, "worker", "qcow2", more...)
+	must(t, err)
+	if after, err := os.Stat(image); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the image was written again though nothing had changed (%v)", err)
+	}
+	must(t, os.Truncate(image, before.Size()-1))
+	_, err = k.Image(ctx, "worker", "qcow2", more...)
+	must(t, err)
+	if got := sha256sum(t, image); got != want {
+		t.Errorf("the image is %s after it was damaged and built again, was %s", got, want)
+	}
+}
+
 // buildOffline builds the worker a second time, into another folder, in a network
 // namespace that has nothing but its loopback: the pins and the cache are all it
 // takes, and the image is the same.
