@@ -16,7 +16,7 @@ func system() Component {
 			},
 			Cmdline: []string{"systemd.firstboot=off", "panic=10"},
 			Checks: []Check{
-				{"no failed units", `! for u in $(systemctl --failed --no-legend --plain | cut -d" " -f1); do systemctl status --no-pager --lines=20 "$u"; done | grep .`},
+				{"no failed units", `! for u in $(systemctl --failed --no-legend --plain | cut -d" " -f1); do systemctl status --no-pager --lines=20 "$u"; journalctl -b --no-pager -p warning | head -60; done | grep .`},
 				{"cgroup v2", "[ $(stat -fc %T /sys/fs/cgroup) = cgroup2fs ]"},
 			},
 		}),
