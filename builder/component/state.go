@@ -16,7 +16,9 @@ func state() Component {
 			files, err := overlay("state", view{Node: n, Facts: f, VarSize: strings.TrimSuffix(n.Disk.VarSize, "i")}) // repart.d(5) counts by 1024, too
 			return Addition{
 				Files: files,
-				Enable: []Unit{{"var.mount", "local-fs.target"}, {"imgbuild-growvar.service", "local-fs.target"},
+				// The unit that systemd-gpt-auto-generator(8) hooks up as well, once the machine id is kept:
+				// of two programs that grow one file system, the second fails with EBUSY.
+				Enable: []Unit{{"var.mount", "local-fs.target"}, {"systemd-growfs@var.service", "local-fs.target"},
 					{"etc-kubernetes.mount", "local-fs.target"}, {"etc-cni-net.d.mount", "local-fs.target"}},
 				Checks: []Check{
 					{"root is read-only and verified", `findmnt -no OPTIONS / | grep -qw ro && findmnt -no FSTYPE / | grep -qx erofs && [ "$(cat /sys/class/block/dm-0/dm/name)" = root ]`},
