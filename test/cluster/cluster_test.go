@@ -17,6 +17,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/internal/node/firstboot"
+	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -182,8 +183,9 @@ func (s *suite) secrets(t *testing.T) {
 	sh(t, s.c.Worker, "! find /etc/kubernetes /var/lib/imgbuild -name '*.key' | grep .")
 }
 
-// coldBoot cuts the nodes off and boots them again: they are who they were, what
-// was changed in /etc is gone, and nothing was initialised anew.
+// coldBoot cuts the nodes off and boots them again, the worker on a larger disk:
+// they are who they were, what was changed in /etc is gone, nothing was
+// initialised anew, and /var takes the space that came.
 func (s *suite) coldBoot(t *testing.T) {
 	const who = "cat /etc/machine-id; hostname; cat /var/lib/imgbuild/firstboot/journal.json | grep -v bootID; sha256sum /etc/kubernetes/pki/ca.crt; stat -c %i:%W /var/lib/kubelet/config.yaml"
 	before := map[string]string{}
@@ -192,7 +194,10 @@ func (s *suite) coldBoot(t *testing.T) {
 		sh(t, m, "echo drift > /etc/drift; echo 'PermitRootLogin yes' >> /etc/passwd-drift; rm -f /etc/crictl.yaml; sync")
 	}
 	uids := sh(t, s.c.Master, "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}' | sort")
+	const size = "findmnt -bno SIZE /var"
+	was := sh(t, s.c.Worker, size)
 	must(t, s.c.Stop(t.Context()))
+	must(t, run.Run(t.Context(), run.Cmd{Name: "qemu-img", Args: []string{"resize", "-q", filepath.Join(s.c.Worker.Dir, "disk.qcow2"), "+4G"}}))
 	must(t, s.c.Start(t.Context()))
 	ctx := limited(t, limit)
 	must(t, s.c.WaitReady(ctx))
@@ -208,6 +213,7 @@ func (s *suite) coldBoot(t *testing.T) {
 	if after := sh(t, s.c.Master, "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}' | sort"); after != uids {
 		t.Errorf("nodes were\n%s\nand are\n%s", uids, after)
 	}
+	sh(t, s.c.Worker, "test $("+size+") -gt $(("+strings.TrimSpace(was)+" + (3 << 30)))")
 	t.Run("checks", s.checks)
 }
 
