@@ -6,7 +6,7 @@ OUT     ?= demo-out
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions lint generate clean
+.PHONY: help tools build demo test short versions bench lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ short: ## the tests that take seconds
 
 versions: ## the cluster test with each Kubernetes minor that is supported (an hour and more)
 	@for v in 1.35 1.36 1.37; do echo "== Kubernetes $$v"; $(GO) test -timeout 75m -count=1 -v ./test/cluster -kubernetes $$v || exit 1; done
+
+bench: tools build ## time builds and boots beside cp of the same bytes; writes docs/bench.md
+	$(GO) run ./test/bench -bin $(BIN)
 
 lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 	@./test/lint.sh

@@ -99,22 +99,22 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 }
 
 // Fetch brings every pinned input into the cache, so that an Offline build finds
-// it there. It makes what is not pinned yet, as Build does.
-func Fetch(ctx context.Context, o Options) error {
+// it there, and returns the pins. It makes what is not pinned yet, as Build does.
+func Fetch(ctx context.Context, o Options) ([]lock.Pin, error) {
 	node, err := Load(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sources, err := openSources(o, node)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pins, err := settle(ctx, o, node, sources)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, _, err = gather(ctx, o, node.Arch, pins, sources)
-	return err
+	return pins, err
 }
 
 // Plan runs the flow up to the plan and writes nothing but the cache.

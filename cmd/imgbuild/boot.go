@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/qemu"
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
 
@@ -65,6 +67,9 @@ func boot(cmd *cobra.Command, image string, o bootOptions) (err error) {
 		return err
 	}
 	node := boottest.Node{Name: "machine", Image: image, Via: o.via, IP: o.ip, Memory: o.memory, CPUs: o.cpus, Console: cmd.OutOrStdout()}
+	if asJSON(cmd) { // standard output is for the result
+		node.Console = cmd.ErrOrStderr()
+	}
 	if node.Config, err = readNodeConfig(o.config); err != nil {
 		return err
 	}
@@ -83,7 +88,12 @@ func boot(cmd *cobra.Command, image string, o bootOptions) (err error) {
 	if o.keep != "" {
 		dir = o.keep
 	}
-	return bootNode(cmd.Context(), node, dir, socket)
+	start := repro.Now()
+	if err := bootNode(cmd.Context(), node, dir, socket); err != nil {
+		return err
+	}
+	result := map[string]any{"image": image, "ip": o.ip, "seconds": int(repro.Now().Sub(start).Seconds())}
+	return show(cmd, result, func(io.Writer) error { return nil }) // the console has said it all
 }
 
 // bootNode runs the machine until it ends, or powers it off when ctx ends.

@@ -30,7 +30,7 @@ when the build has succeeded and was verified, and not before.`, what),
 			if err != nil {
 				return err
 			}
-			return printResult(cmd.OutOrStdout(), result)
+			return show(cmd, result.Manifest, func(w io.Writer) error { return printResult(w, result) })
 		},
 	}
 	formats = buildFlags(cmd, &o)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -22,13 +21,9 @@ func newCacheCmd() *cobra.Command {
 		Args:  usageArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	dir, format := "", ""
+	dir := ""
 	cmd.PersistentFlags().StringVar(&dir, "cache", "", "cache folder (default: imgbuild below the XDG cache folder)")
-	cmd.PersistentFlags().StringVar(&format, "output", "text", "text or json")
 	open := func() (_ *store.Store, err error) {
-		if format != "text" && format != "json" {
-			return nil, fault.New(fault.Usage, "--output %s: text or json", format)
-		}
 		if dir == "" {
 			if dir, err = store.DefaultDir(); err != nil {
 				return nil, err
@@ -46,7 +41,7 @@ func newCacheCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printEntries(cmd.OutOrStdout(), format, entries, "in the cache")
+		return printEntries(cmd, entries, "in the cache")
 	}}
 	verify := &cobra.Command{Use: "verify", Short: "Read everything in the cache and take away what is damaged", Args: usageArgs(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
 		s, err := open()
@@ -57,7 +52,7 @@ func newCacheCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := printEntries(cmd.OutOrStdout(), format, damaged, fmt.Sprintf("damaged and taken away; %d sound", sound)); err != nil {
+		if err := printEntries(cmd, damaged, fmt.Sprintf("damaged and taken away; %d sound", sound)); err != nil {
 			return err
 		}
 		if len(damaged) > 0 {
@@ -74,32 +69,29 @@ func newCacheCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printEntries(cmd.OutOrStdout(), format, gone, "taken away")
+		return printEntries(cmd, gone, "taken away")
 	}}
 	prune.Flags().DurationVar(&older, "older", 30*24*time.Hour, "keep what was used within this time")
 	cmd.AddCommand(ls, verify, prune)
 	return cmd
 }
 
-func printEntries(w io.Writer, format string, entries []store.Entry, what string) error {
-	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", " ")
-		return e.Encode(append([]store.Entry{}, entries...))
-	}
-	var b strings.Builder
-	total := int64(0)
-	for _, e := range entries {
-		name := "fetched"
-		if len(e.Keys) > 0 {
-			if name = e.Keys[0]; len(name) > 60 {
-				name = name[:60] + "..."
+func printEntries(cmd *cobra.Command, entries []store.Entry, what string) error {
+	return show(cmd, append([]store.Entry{}, entries...), func(w io.Writer) error {
+		var b strings.Builder
+		total := int64(0)
+		for _, e := range entries {
+			name := "fetched"
+			if len(e.Keys) > 0 {
+				if name = e.Keys[0]; len(name) > 60 {
+					name = name[:60] + "..."
+				}
 			}
+			fmt.Fprintf(&b, "%s %12d  %s  %s\n", e.Digest[:19], e.Size, e.Used.UTC().Format("2006-01-02 15:04"), name)
+			total += e.Size
 		}
-		fmt.Fprintf(&b, "%s %12d  %s  %s\n", e.Digest[:19], e.Size, e.Used.UTC().Format("2006-01-02 15:04"), name)
-		total += e.Size
-	}
-	fmt.Fprintf(&b, "%d entries, %s %s\n", len(entries), amount(total, "B"), what)
-	_, err := io.WriteString(w, b.String())
-	return err
+		fmt.Fprintf(&b, "%d entries, %s %s\n", len(entries), amount(total, "B"), what)
+		_, err := io.WriteString(w, b.String())
+		return err
+	})
 }

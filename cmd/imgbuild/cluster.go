@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
@@ -39,9 +41,11 @@ func newClusterNewCmd() *cobra.Command {
 			if err := c.Save(dir); err != nil {
 				return fault.Wrap(fault.Usage, err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\nGive a machine one of them at boot; they are secret. The token ends %s after the first master's first boot.\n",
-				filepath.Join(dir, identity.MasterFile), filepath.Join(dir, identity.WorkerFile), ttl)
-			return err
+			master, worker := filepath.Join(dir, identity.MasterFile), filepath.Join(dir, identity.WorkerFile)
+			return show(cmd, map[string]string{"master": master, "worker": worker, "tokenTTL": ttl.String()}, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s\n%s\nGive a machine one of them at boot; they are secret. The token ends %s after the first master's first boot.\n", master, worker, ttl)
+				return err
+			})
 		},
 	}
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "address of the API, HOST:PORT: the master's, a load balancer's or a DNS name")
@@ -64,8 +68,11 @@ func newClusterShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "cluster   %s\nendpoint  %s\nCA        %s\ntoken     %s, lives %s\n", c.Name, c.Endpoint, hash, c.Token, c.TokenTTL)
-			return err
+			public := map[string]string{"cluster": c.Name, "endpoint": c.Endpoint, "caHash": hash, "token": fmt.Sprint(c.Token), "tokenTTL": c.TokenTTL.String()}
+			return show(cmd, public, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "cluster   %s\nendpoint  %s\nCA        %s\ntoken     %s, lives %s\n", c.Name, c.Endpoint, hash, c.Token, c.TokenTTL)
+				return err
+			})
 		},
 	}
 }
@@ -85,11 +92,17 @@ func newClusterKubeconfigCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			data := []byte(text.Reveal())
+			if asJSON(cmd) { // kubectl reads either
+				if data, err = yaml.YAMLToJSON(data); err != nil {
+					return err
+				}
+			}
 			if out == "" || out == "-" {
-				_, err = fmt.Fprint(cmd.OutOrStdout(), text.Reveal())
+				_, err = cmd.OutOrStdout().Write(data)
 				return err
 			}
-			return renameio.WriteFile(out, []byte(text.Reveal()), os.FileMode(0o600))
+			return renameio.WriteFile(out, data, os.FileMode(0o600))
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write, 0600 (default: standard output)")

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"io"
+
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/builder"
@@ -19,7 +22,14 @@ func newFetchCmd() *cobra.Command {
 				return err
 			}
 			o.Report = newProgress(cmd.ErrOrStderr())
-			return builder.Fetch(cmd.Context(), o)
+			pins, err := builder.Fetch(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return show(cmd, pins, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%d inputs of the %s are in the cache\n", len(pins), o.Role)
+				return err
+			})
 		},
 	}
 	buildFlags(cmd, &o)

@@ -1,20 +1,19 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/builder"
 	"github.com/imgbuild/imgbuild/builder/lock"
-	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
 // newLockCmd is `imgbuild lock`: the flow up to the lock file.
 func newLockCmd() *cobra.Command {
 	var o builder.Options
-	var format string
 	var formats *[]string
 	cmd := &cobra.Command{
 		Use:   "lock master|worker",
@@ -31,37 +30,28 @@ before it is written:
 			if o.Role, err = roleArg(args); err != nil {
 				return err
 			}
-			if format != "text" && format != "json" {
-				return fault.New(fault.Usage, "--output %s: text or json", format)
-			}
 			o.Sets = withFormats(o.Sets, *formats)
 			o.Report = newProgress(cmd.ErrOrStderr())
-			_, err = builder.Lock(cmd.Context(), o, func(changes []lock.Change) error { return printChanges(cmd, format, changes) })
+			_, err = builder.Lock(cmd.Context(), o, func(changes []lock.Change) error { return printChanges(cmd, changes) })
 			return err
 		},
 	}
 	formats = buildFlags(cmd, &o)
 	cmd.Flags().StringSliceVar(&o.Move, "update", nil, "what to pin anew: all, debian-trixie, kubelet, etcd, ... (without a name: all)")
 	cmd.Flags().Lookup("update").NoOptDefVal = lock.All
-	cmd.Flags().StringVar(&format, "output", "text", "text or json")
 	return cmd
 }
 
-func printChanges(cmd *cobra.Command, format string, changes []lock.Change) error {
-	w := cmd.OutOrStdout()
-	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", " ")
-		return e.Encode(append([]lock.Change{}, changes...))
-	}
-	for _, c := range changes {
-		if _, err := fmt.Fprintln(w, c); err != nil {
-			return err
+func printChanges(cmd *cobra.Command, changes []lock.Change) error {
+	return show(cmd, append([]lock.Change{}, changes...), func(w io.Writer) error {
+		var b strings.Builder
+		for _, c := range changes {
+			fmt.Fprintln(&b, c)
 		}
-	}
-	if len(changes) == 0 {
-		_, err := fmt.Fprintln(w, "nothing changes")
+		if len(changes) == 0 {
+			b.WriteString("nothing changes\n")
+		}
+		_, err := io.WriteString(w, b.String())
 		return err
-	}
-	return nil
+	})
 }

@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -34,6 +33,6 @@ func execute(ctx context.Context, args []string) int {
 	if run.IsMissingTool(err) {
 		err = fault.Wrap(fault.Tool, err)
 	}
-	fmt.Fprintln(root.ErrOrStderr(), "imgbuild:", err)
+	complain(root, err)
 	return fault.KindOf(err).ExitCode()
 }

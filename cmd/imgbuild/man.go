@@ -1,7 +1,9 @@
 package main
 
 import (
+	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +27,14 @@ func newManCmd() *cobra.Command {
 			date := time.Unix(repro.DefaultEpoch, 0).UTC()
 			root := cmd.Root()
 			root.DisableAutoGenTag = true
-			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "imgbuild", Manual: "imgbuild", Date: &date}, args[0])
+			if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "imgbuild", Manual: "imgbuild", Date: &date}, args[0]); err != nil {
+				return err
+			}
+			pages, err := filepath.Glob(filepath.Join(args[0], "imgbuild*.1"))
+			if err != nil {
+				return err
+			}
+			return show(cmd, pages, func(io.Writer) error { return nil })
 		},
 	}
 }

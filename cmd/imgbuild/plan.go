@@ -10,13 +10,11 @@ import (
 	"github.com/imgbuild/imgbuild/builder"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
-	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
 // newPlanCmd is `imgbuild plan`: the flow up to the plan, shown and not built.
 func newPlanCmd() *cobra.Command {
 	var o builder.Options
-	var format string
 	var formats *[]string
 	cmd := &cobra.Command{
 		Use:       "plan master|worker",
@@ -27,16 +25,13 @@ func newPlanCmd() *cobra.Command {
 			if o.Role, err = roleArg(args); err != nil {
 				return err
 			}
-			if format != "text" && format != "json" {
-				return fault.New(fault.Usage, "--output %s: text or json", format)
-			}
 			o.Sets = withFormats(o.Sets, *formats)
 			o.Report = newProgress(cmd.ErrOrStderr())
 			p, err := builder.Plan(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			if format == "json" {
+			if asJSON(cmd) { // the plan's own, stable spelling
 				_, err = cmd.OutOrStdout().Write(p.JSON())
 				return err
 			}
@@ -44,7 +39,6 @@ func newPlanCmd() *cobra.Command {
 		},
 	}
 	formats = buildFlags(cmd, &o)
-	cmd.Flags().StringVar(&format, "output", "text", "text or json")
 	return cmd
 }
 

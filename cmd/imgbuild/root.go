@@ -26,6 +26,7 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
 	})
+	addForm(cmd)
 	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
 		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newBootCmd(), newClusterCmd(), newSchemaCmd(), newManCmd())
 	return cmd

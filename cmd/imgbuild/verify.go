@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -40,8 +39,7 @@ func newVerifyCmd() *cobra.Command {
 
 // newInspectCmd is `imgbuild inspect`: says what an image is.
 func newInspectCmd() *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Show what is in an image",
 		Args:  usageArgs(cobra.ExactArgs(1)),
@@ -50,19 +48,9 @@ func newInspectCmd() *cobra.Command {
 			if err != nil {
 				return fault.Wrap(fault.Verify, err)
 			}
-			switch format {
-			case "json":
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", " ")
-				return e.Encode(r)
-			case "text":
-				return printReport(cmd.OutOrStdout(), r)
-			}
-			return fault.New(fault.Usage, "--output %s: text or json", format)
+			return show(cmd, r, func(w io.Writer) error { return printReport(w, r) })
 		},
 	}
-	cmd.Flags().StringVar(&format, "output", "text", "text or json")
-	return cmd
 }
 
 func printReport(w io.Writer, r *verify.Report) error {

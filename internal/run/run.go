@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
 // Cmd describes one run of a tool. Env is added to a minimal environment
@@ -27,7 +29,15 @@ type Cmd struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
-	Quiet  bool // leave the tool's words out of the error: the caller reads Stderr itself
+	Quiet  bool   // leave the tool's words out of the error: the caller reads Stderr itself
+	Used   *Usage // where to put what the run took; nil: nowhere
+}
+
+// Usage is what a run took, the processes that it waited for included. Peak is
+// the largest resident set of any one of them, in bytes.
+type Usage struct {
+	Wall, CPU time.Duration
+	Peak      int64
 }
 
 // MissingToolError says that a tool is not installed and which Debian package has it.
@@ -80,7 +90,8 @@ func Run(ctx context.Context, c Cmd) error {
 	if c.Stderr != nil {
 		cmd.Stderr = io.MultiWriter(c.Stderr, tail)
 	}
-	if err := cmd.Run(); err != nil {
+	err = c.timed(cmd)
+	if err != nil {
 		if ctx.Err() != nil {
 			if cmd.Process != nil { // what the command started and SIGTERM did not end
 				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
@@ -93,6 +104,19 @@ func Run(ctx context.Context, c Cmd) error {
 		return fmt.Errorf("%s: %w%s", c.Name, err, tail.suffix())
 	}
 	return nil
+}
+
+// timed runs cmd and says what it used.
+func (c Cmd) timed(cmd *exec.Cmd) error {
+	start := repro.Now()
+	err := cmd.Run()
+	if c.Used != nil && cmd.ProcessState != nil {
+		*c.Used = Usage{Wall: repro.Now().Sub(start), CPU: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
+		if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			c.Used.Peak = r.Maxrss << 10 // getrusage(2): KiB
+		}
+	}
+	return err
 }
 
 // Output runs the command and returns its standard output.

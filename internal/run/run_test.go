@@ -31,6 +31,18 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestUsage(t *testing.T) {
+	var used Usage
+	c := sh("sleep 0.05; head -c 30000000 /dev/zero | tail -c 30000000 >/dev/null")
+	c.Used = &used
+	if err := Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if used.Wall < 50*time.Millisecond || used.CPU <= 0 || used.Peak < 30_000_000 {
+		t.Errorf("used %+v", used)
+	}
+}
+
 func TestArgumentsAreNoShell(t *testing.T) {
 	args := []string{"-n", "$HOME; `id` && x|y", "a b", ""}
 	got, err := Output(t.Context(), Cmd{Name: "printf", Args: append([]string{"<%s>"}, args[1:]...)})

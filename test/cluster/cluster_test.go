@@ -6,11 +6,14 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,40 +30,83 @@ var version = flag.String("kubernetes", "", "Kubernetes version of the cluster, 
 // limit is how long a cluster may take to come up on an emulated processor.
 const limit = 25 * time.Minute
 
+// images are what both tests start from: the tools, an identity, a master's and a
+// worker's image and their plans, made once.
+type images struct {
+	kit   kit.Kit
+	more  []string // what the builds add to the command line
+	files map[string]string
+	plans map[string]*plan.Plan
+}
+
+var folder string // of all that the tests make
+
+var built = sync.OnceValues(func() (*images, error) {
+	ctx := context.Background()
+	b := &images{kit: kit.Kit{Bin: filepath.Join(folder, "bin"), Dir: folder, Said: os.Stderr}, files: map[string]string{}, plans: map[string]*plan.Plan{}}
+	if *version != "" {
+		b.more = []string{"--set", "kubernetes.version=" + *version}
+	}
+	if err := errors.Join(b.kit.BuildTools(ctx, "../.."), b.kit.Identity(ctx)); err != nil {
+		return nil, err
+	}
+	for role, format := range map[string]string{"master": "raw", "worker": "qcow2"} {
+		image, err := b.kit.Image(ctx, role, format, b.more...)
+		if err != nil {
+			return nil, err
+		}
+		text, err := b.kit.Imgbuild(ctx, append([]string{"plan", role, "-o", filepath.Join(folder, "out"), "--format", format, "--output", "json"}, b.more...)...)
+		if err != nil {
+			return nil, err
+		}
+		b.files[role], b.plans[role] = image, &plan.Plan{}
+		if err := json.Unmarshal([]byte(text), b.plans[role]); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+})
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	var err error
+	if folder, err = os.MkdirTemp("", "imgbuild-cluster-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := os.RemoveAll(folder); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// TestImages asks what needs no machine, or one that must not come up.
+func TestImages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds two images: left out by -short")
+	}
+	b, err := built()
+	must(t, err)
+	ctx := t.Context()
+	t.Run("the same again", func(t *testing.T) { buildAgain(ctx, t, b.kit, b.more) })
+	t.Run("offline", func(t *testing.T) { buildOffline(ctx, t, b.kit, b.more) })
+	t.Run("elsewhere", func(t *testing.T) { buildElsewhere(ctx, t, b.kit, b.more) })
+	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, b.files["worker"], b.kit) })
+}
+
 func TestCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots two machines: left out by -short")
 	}
-	ctx := t.Context()
-	k := kit.Kit{Bin: t.TempDir(), Dir: t.TempDir(), Said: os.Stderr}
-	must(t, k.BuildTools(ctx, "../.."))
-	must(t, k.Identity(ctx))
-	var more []string
-	if *version != "" {
-		more = []string{"--set", "kubernetes.version=" + *version}
-	}
-	images, plans := map[string]string{}, map[string]*plan.Plan{}
-	for role, format := range map[string]string{"master": "raw", "worker": "qcow2"} {
-		image, err := k.Image(ctx, role, format, more...)
-		must(t, err)
-		images[role] = image
-		text, err := k.Imgbuild(ctx, append([]string{"plan", role, "-o", filepath.Join(k.Dir, "out"), "--format", format, "--output", "json"}, more...)...)
-		must(t, err)
-		plans[role] = &plan.Plan{}
-		must(t, json.Unmarshal([]byte(text), plans[role]))
-	}
-	t.Run("the same again", func(t *testing.T) { buildAgain(ctx, t, k, more) })
-	t.Run("offline", func(t *testing.T) { buildOffline(ctx, t, k, more) })
-	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, images["worker"], k) })
-
-	c, err := k.Up(ctx, images)
+	b, err := built()
+	must(t, err)
+	c, err := b.kit.Up(t.Context(), b.files)
 	must(t, err)
 	t.Cleanup(c.Close)
-	up, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	must(t, c.WaitReady(up))
+	must(t, c.WaitReady(limited(t, limit)))
 
-	s := &suite{c: c, kit: k, plans: plans}
+	s := &suite{c: c, kit: b.kit, plans: b.plans}
 	t.Run("preflight is clean", s.preflight)
 	t.Run("checks", s.checks)
 	t.Run("pods and services", s.pods)

@@ -69,9 +69,14 @@ func demo(ctx context.Context, w io.Writer, bin, out string) error {
 		return err
 	}
 	defer cluster.Close()
-	if err := watch(ctx, c, cluster); err != nil {
+	if err := cluster.Watch(ctx, c.stage); err != nil {
 		return err
 	}
+	text, err := cluster.Master.Sh(ctx, "kubectl get nodes -o wide; echo; kubectl get pods -A -o wide")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n%s\n\n", text)
 	if err := cluster.Stop(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
@@ -81,31 +86,4 @@ func demo(ctx context.Context, w io.Writer, bin, out string) error {
 		fmt.Fprintln(w, line)
 	}
 	return nil
-}
-
-// watch waits for each stage of the cluster's coming up, and shows it at the end.
-func watch(ctx context.Context, c *clock, cluster *kit.Cluster) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
-	defer cancel()
-	for _, s := range []struct{ name, script string }{
-		{"power-on to a service manager", "true"},
-		{"container images imported", `grep -q '"images": "..*"' /var/lib/imgbuild/firstboot/journal.json`},
-		{"control plane up", `grep -Eq 'published|committed' /var/lib/imgbuild/firstboot/journal.json`},
-	} {
-		if _, err := cluster.Master.Until(ctx, 3*time.Second, s.script); err != nil {
-			return fmt.Errorf("%s: %w\n%s", s.name, err, cluster.Master.Tail(30))
-		}
-		c.stage(s.name)
-	}
-	if err := cluster.API.Until(ctx, cluster.NodesReady(2)); err != nil {
-		return fmt.Errorf("%w\n%s\n%s", err, cluster.Master.Tail(30), cluster.Worker.Tail(30))
-	}
-	c.stage("both nodes Ready")
-	if err := cluster.API.Until(ctx, cluster.API.PodsReady); err != nil {
-		return err
-	}
-	c.stage("all pods running")
-	text, err := cluster.Master.Sh(ctx, "kubectl get nodes -o wide; echo; kubectl get pods -A -o wide")
-	fmt.Fprintf(c.w, "\n%s\n\n", text)
-	return err
 }

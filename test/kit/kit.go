@@ -155,3 +155,29 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Watch tells each stage of the first boot of both nodes as it is over, until
+// every pod runs or half an hour is past.
+func (c *Cluster) Watch(ctx context.Context, over func(stage string)) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
+	defer cancel()
+	for _, s := range []struct{ name, script string }{
+		{"power-on to a service manager", "true"},
+		{"container images imported", `grep -q '"images": "..*"' /var/lib/imgbuild/firstboot/journal.json`},
+		{"control plane up", `grep -Eq 'published|committed' /var/lib/imgbuild/firstboot/journal.json`},
+	} {
+		if _, err := c.Master.Until(ctx, 3*time.Second, s.script); err != nil {
+			return fmt.Errorf("%s: %w\n%s", s.name, err, c.Master.Tail(30))
+		}
+		over(s.name)
+	}
+	if err := c.API.Until(ctx, c.NodesReady(2)); err != nil {
+		return fmt.Errorf("%w\n%s\n%s", err, c.Master.Tail(30), c.Worker.Tail(30))
+	}
+	over("both nodes Ready")
+	if err := c.API.Until(ctx, c.API.PodsReady); err != nil {
+		return err
+	}
+	over("all pods running")
+	return nil
+}

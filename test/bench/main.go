@@ -1,0 +1,197 @@
+// Command bench is `make bench`: it times what people wait for, beside cp of the
+// same bytes, and writes the figures as
+// a table and as JSON. Machines differ and are shared: what counts is the ratio
+// within one run.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/test/kit"
+)
+
+func main() {
+	bin := flag.String("bin", "bin", "folder with imgbuild and its node programs")
+	out := flag.String("out", "docs/bench", "where the figures go: this name with .md and .json")
+	n := flag.Int("n", 5, "how often each is timed; the median counts")
+	boot := flag.Bool("boot", true, "boot a cluster, too")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := bench(ctx, *bin, *out, *n, *boot)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// Figures is what a run of the bench found.
+type Figures struct {
+	Day     string  `json:"day"`
+	Machine string  `json:"machine"`
+	Times   []Time  `json:"times"`
+	Sizes   []Size  `json:"sizes"`
+	Boot    []Stage `json:"boot,omitempty"`
+}
+
+// Time is one thing timed: medians in seconds, CPU time of all its processes,
+// and the largest of them in MB (10^6 bytes). Ratio is to cp's seconds.
+type Time struct {
+	Name  string  `json:"name"`
+	Runs  int     `json:"runs"`
+	Wall  float64 `json:"wallSeconds"`
+	CPU   float64 `json:"cpuSeconds"`
+	Peak  float64 `json:"peakMB"`
+	Ratio float64 `json:"ratioToCp"`
+}
+
+// Size is one file: its length, and what it takes on the disk, in bytes.
+type Size struct {
+	File   string `json:"file"`
+	Length int64  `json:"length"`
+	Used   int64  `json:"used"`
+}
+
+// Stage is one step of a cluster's first boot, in seconds since power-on.
+type Stage struct {
+	Name  string  `json:"name"`
+	After float64 `json:"secondsAfterPowerOn"`
+}
+
+func bench(ctx context.Context, bin, out string, n int, boot bool) error {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "imgbuild-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a scratch folder
+	b := &runner{k: kit.Kit{Bin: bin, Dir: dir, Said: os.Stderr}, n: n}
+	f := &Figures{Day: repro.Now().UTC().Format("2006-01-02"), Machine: machine()}
+	for _, role := range []string{"master", "worker"} { // everything into the cache
+		if _, err := b.k.Image(ctx, role, "raw"); err != nil {
+			return err
+		}
+	}
+	if f.Times, err = b.times(ctx); err != nil {
+		return err
+	}
+	if f.Sizes, err = b.sizes(ctx); err != nil {
+		return err
+	}
+	if boot {
+		if f.Boot, err = b.boot(ctx); err != nil {
+			return err
+		}
+	}
+	text, err := json.MarshalIndent(f, "", " ")
+	if err != nil {
+		return err
+	}
+	table := f.table()
+	fmt.Fprint(os.Stdout, table)
+	if err := os.WriteFile(out+".json", append(text, '\n'), 0o644); err != nil { // #nosec G306 -- a document
+		return err
+	}
+	return os.WriteFile(out+".md", []byte(table), 0o644) // #nosec G306 -- a document
+}
+
+func machine() string {
+	model := "unknown processor"
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+				model = strings.TrimSpace(value)
+			}
+		}
+	}
+	return fmt.Sprintf("%s, %d processors", model, cores())
+}
+
+// table is the figures as Markdown.
+func (f *Figures) table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# How fast\n\n`make bench` wrote this on %s: %s, no KVM. Machines differ and are shared: what counts is the ratio to `cp`\nof the same bytes in the same run. Wall seconds are medians.\n\n", f.Day, f.Machine)
+	b.WriteString("| what | runs | wall s | CPU s | x cp | peak MB |\n|---|---|---|---|---|---|\n")
+	for _, t := range f.Times {
+		fmt.Fprintf(&b, "| %s | %d | %.2f | %.2f | %.1f | %.0f |\n", t.Name, t.Runs, t.Wall, t.CPU, t.Ratio, t.Peak)
+	}
+	b.WriteString("\n| file | MB | MB on disk |\n|---|---|---|\n")
+	for _, s := range f.Sizes {
+		fmt.Fprintf(&b, "| %s | %d | %d |\n", s.File, s.Length/1e6, s.Used/1e6)
+	}
+	if len(f.Boot) > 0 {
+		b.WriteString("\n| first boot of master and worker together, emulated processor | s after power-on |\n|---|---|\n")
+		for _, s := range f.Boot {
+			fmt.Fprintf(&b, "| %s | %.0f |\n", s.Name, s.After)
+		}
+	}
+	return b.String()
+}
+
+// boot brings a cluster up and says when it got how far.
+func (b *runner) boot(ctx context.Context) ([]Stage, error) {
+	if err := b.k.Identity(ctx); err != nil {
+		return nil, err
+	}
+	start := repro.Now()
+	c, err := b.k.Up(ctx, map[string]string{"master": filepath.Join(b.k.Dir, "out", "master.raw"), "worker": filepath.Join(b.k.Dir, "out", "worker.raw")})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var out []Stage
+	err = c.Watch(ctx, func(stage string) { out = append(out, Stage{stage, repro.Now().Sub(start).Seconds()}) })
+	return out, err
+}
+
+func (b *runner) sizes(ctx context.Context) ([]Size, error) {
+	var out []Size
+	for _, role := range []string{"master", "worker"} {
+		for _, more := range [][]string{{"--format", "raw,qcow2"}, {"--format", "qcow2", "--set", "output.compress=true"}} {
+			dir := filepath.Join(b.k.Dir, "sizes")
+			if _, err := b.k.Imgbuild(ctx, append([]string{role, "-o", dir, "--lock", filepath.Join(b.k.Dir, "out", "imgbuild.lock")}, more...)...); err != nil {
+				return nil, err
+			}
+			files, err := filepath.Glob(filepath.Join(dir, role+".*"))
+			if err != nil {
+				return nil, err
+			}
+			for _, file := range files {
+				var s syscall.Stat_t
+				if err := syscall.Stat(file, &s); err != nil {
+					return nil, err
+				}
+				if name := filepath.Base(file); strings.HasSuffix(name, ".raw") || strings.HasSuffix(name, ".qcow2") {
+					if len(more) > 2 {
+						name += ", compressed"
+					}
+					out = append(out, Size{name, s.Size, s.Blocks * 512})
+				}
+			}
+			if err := os.RemoveAll(dir); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// imgbuild is one timed run of the command line.
+func (b *runner) imgbuild(args ...string) timed {
+	return func(ctx context.Context, u *run.Usage) error {
+		return run.Run(ctx, run.Cmd{Name: filepath.Join(b.k.Bin, "imgbuild"), Args: args, Used: u})
+	}
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/test/kit"
+)
+
+// runner times things in a scratch folder that already holds both images.
+type runner struct {
+	k kit.Kit
+	n int
+}
+
+// timed runs one thing once and says what it used.
+type timed func(context.Context, *run.Usage) error
+
+func cores() int { return runtime.NumCPU() }
+
+// times runs everything in turns, so that a slow minute of the machine hits all of it.
+func (b *runner) times(ctx context.Context) ([]Time, error) {
+	out := filepath.Join(b.k.Dir, "out")
+	image, copied, line := filepath.Join(out, "worker.raw"), filepath.Join(b.k.Dir, "copy"), 0
+	changed := func(formats string) timed {
+		return func(ctx context.Context, u *run.Usage) error {
+			line++
+			return b.imgbuild("worker", "-o", filepath.Join(b.k.Dir, "changed"), "--lock", filepath.Join(out, "imgbuild.lock"), "--format", formats,
+				"--set", fmt.Sprintf("boot.sysctls={vm.max_map_count: '%d'}", 262144+line))(ctx, u)
+		}
+	}
+	rows := []struct {
+		name string
+		runs int
+		do   timed
+	}{
+		{"`cp` of the worker's raw image", b.n, func(ctx context.Context, u *run.Usage) error {
+			defer os.Remove(copied) //nolint:errcheck // a scratch file
+			return run.Run(ctx, run.Cmd{Name: "cp", Args: []string{image, copied}, Used: u})
+		}},
+		{"no change", b.n, b.imgbuild("worker", "-o", out, "--format", "raw")},
+		{"one line changed: raw, verity", b.n, changed("raw")},
+		{"one line changed: qcow2, verity", b.n, changed("qcow2")},
+		{"`imgbuild verify` of the raw image", b.n, b.imgbuild("verify", image)},
+		{"cold: base laid out anew, packages and parts in the cache", 1, b.cold},
+	}
+	used := make([][]run.Usage, len(rows))
+	for turn := range b.n {
+		for i, row := range rows {
+			if turn >= row.runs {
+				continue
+			}
+			var u run.Usage
+			if err := row.do(ctx, &u); err != nil {
+				return nil, fmt.Errorf("%s: %w", row.name, err)
+			}
+			used[i] = append(used[i], u)
+			fmt.Fprintf(os.Stderr, "%-60s %6.2f s\n", row.name, u.Wall.Seconds())
+		}
+	}
+	var found []Time
+	for i, row := range rows {
+		found = append(found, median(row.name, used[i]))
+		found[i].Ratio = found[i].Wall / found[0].Wall
+	}
+	return found, nil
+}
+
+// median takes the run of median wall time, and the highest peak of all.
+func median(name string, all []run.Usage) Time {
+	slices.SortFunc(all, func(a, b run.Usage) int { return cmp.Compare(a.Wall, b.Wall) })
+	m, peak := all[len(all)/2], int64(0)
+	for _, u := range all {
+		peak = max(peak, u.Peak)
+	}
+	return Time{Name: name, Runs: len(all), Wall: m.Wall.Seconds(), CPU: m.CPU.Seconds(), Peak: float64(peak) / 1e6}
+}
+
+// cold builds with a copy of the cache in which nothing that imgbuild made of
+// packages and images is left; what was fetched or compiled stays.
+func (b *runner) cold(ctx context.Context, u *run.Usage) error {
+	warm, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	cache := filepath.Join(b.k.Dir, "cache")
+	defer os.RemoveAll(cache) //nolint:errcheck // a scratch folder
+	if err := run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-a", filepath.Join(warm, "imgbuild"), cache}}); err != nil {
+		return err
+	}
+	text, err := b.k.Imgbuild(ctx, "cache", "ls", "--cache", cache, "--output", "json")
+	if err != nil {
+		return err
+	}
+	var entries []struct {
+		Digest string   `json:"digest"`
+		Keys   []string `json:"keys"`
+	}
+	if err := json.Unmarshal([]byte(text), &entries); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		for _, key := range e.Keys {
+			if strings.HasPrefix(key, "base ") || strings.HasPrefix(key, "images ") {
+				if err := os.Remove(filepath.Join(cache, "blobs", strings.TrimPrefix(e.Digest, "sha256:"))); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	out := filepath.Join(b.k.Dir, "cold")
+	defer os.RemoveAll(out) //nolint:errcheck // a scratch folder
+	return b.imgbuild("worker", "-o", out, "--cache", cache, "--lock", filepath.Join(b.k.Dir, "out", "imgbuild.lock"), "--format", "raw", "--offline")(ctx, u)
+}
