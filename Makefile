@@ -6,7 +6,7 @@ OUT     ?= demo-out
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench lint generate clean
+.PHONY: help tools build demo test short versions bench release lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ versions: ## the cluster test with each Kubernetes minor that is supported (an h
 bench: tools build ## time builds and boots beside cp of the same bytes; writes docs/bench.md
 	$(GO) run ./test/bench -bin $(BIN)
 
+release: ## pack imgbuild itself, VERSION=1.2.3: tar.gz, deb, rpm and OCI image in dist/
+	@GO="$(GO)" ARCH="$(ARCH)" ./test/release/release.sh
+
 lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 	@./test/lint.sh
 
@@ -44,4 +47,4 @@ generate: ## write the generated documents anew
 	$(GO) test ./cmd/imgbuild -update
 
 clean: ## remove what the build made; the cache stays
-	rm -rf $(BIN) $(OUT)
+	rm -rf $(BIN) $(OUT) dist

@@ -13,6 +13,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/builder/source"
+	"github.com/imgbuild/imgbuild/builder/spec"
 	"github.com/imgbuild/imgbuild/internal/report"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -29,6 +30,8 @@ type Options struct {
 	Offline  bool     // use no network: every input must be pinned and in the cache
 	Move     []string // what to pin anew although the lock answers: names of packages' base, parts or images, or "all"
 	Report   report.Reporter
+
+	node *spec.Node // what Load gives, instead of profile, files and sets
 }
 
 // Result is what a build made.

@@ -29,6 +29,7 @@ type Manifest struct {
 	RootHash   string            `json:"rootHash"` // of dm-verity, hex
 	UKI        string            `json:"uki"`      // path in the ESP
 	Outputs    []Written         `json:"outputs"`
+	Spec       json.RawMessage   `json:"spec"`   // canonical, profile included
 	Images     []string          `json:"images"` // on board
 	Inputs     []lock.Pin        `json:"inputs"`
 	Tools      map[string]string `json:"tools"`
@@ -45,7 +46,7 @@ type Written struct {
 // writeOutputs makes every output in the scratch folder, those that consume the disk last.
 func writeOutputs(ctx context.Context, o Options, p *plan.Plan, d *assemble.Disk, scratch string) (*Manifest, error) {
 	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: d.RootHash, UKI: d.UKI,
-		Images: p.Images, Inputs: p.Inputs, Tools: p.Tools}
+		Spec: p.Spec.Canonical(), Images: p.Images, Inputs: p.Inputs, Tools: p.Tools}
 	for _, last := range []bool{false, true} {
 		for _, out := range p.Outputs {
 			format, err := output.Find(out.Format)

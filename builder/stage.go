@@ -27,6 +27,9 @@ const ImageArchive = "images.tar"
 
 // Load reads the role's profile, the files and the settings into a checked node.
 func Load(o Options) (*spec.Node, error) {
+	if o.node != nil {
+		return o.node, nil
+	}
 	in := spec.Input{Role: o.Role, Profiles: profiles.Files, Sets: o.Sets}
 	for _, name := range o.Files {
 		data, err := os.ReadFile(name) // #nosec G304 -- the file that the user named

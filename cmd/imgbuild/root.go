@@ -7,10 +7,14 @@ import (
 	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
+// version is set by the release.
+var version = "development"
+
 func newRootCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "imgbuild",
-		Short: "Build immutable Kubernetes nodes as disk images",
+		Use:     "imgbuild",
+		Version: version,
+		Short:   "Build immutable Kubernetes nodes as disk images",
 		Long: `imgbuild builds Kubernetes nodes as disk images that are ready to boot: containerd,
 kubeadm, kernel settings, firewall and container images are in place, and the
 first boot runs "kubeadm init" or "kubeadm join" by the node's role.

@@ -15,10 +15,14 @@ import (
 
 // newVerifyCmd is `imgbuild verify`: says whether an image is good.
 func newVerifyCmd() *cobra.Command {
-	return &cobra.Command{
+	var o builder.Options
+	var rebuild bool
+	cmd := &cobra.Command{
 		Use:   "verify IMAGE...",
 		Short: "Read images back and say what is wrong with them",
-		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		Long: `Read images back and say what is wrong with them. With --rebuild each image is
+also built anew from the manifest that lies beside it, and must come out the same.`,
+		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, file := range args {
 				r, err := verify.Image(cmd.Context(), file)
@@ -28,6 +32,12 @@ func newVerifyCmd() *cobra.Command {
 				if err := builder.Complain(filepath.Base(file), r); err != nil {
 					return err
 				}
+				if rebuild {
+					o.Report = newProgress(cmd.ErrOrStderr())
+					if err := builder.Rebuild(cmd.Context(), o, file); err != nil {
+						return err
+					}
+				}
 				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: good, root hash %s\n", file, r.RootHash); err != nil {
 					return err
 				}
@@ -35,6 +45,12 @@ func newVerifyCmd() *cobra.Command {
 			return nil
 		},
 	}
+	f := cmd.Flags()
+	f.BoolVar(&rebuild, "rebuild", false, "build the image anew from its manifest and compare every byte")
+	f.StringVar(&o.CacheDir, "cache", "", "with --rebuild: cache folder (default: imgbuild below the XDG cache folder)")
+	f.BoolVar(&o.Offline, "offline", false, "with --rebuild: use no network")
+	f.StringVar(&o.ToolDir, "tools", "", "with --rebuild: folder of imgbuild's node programs (default: beside imgbuild)")
+	return cmd
 }
 
 // newInspectCmd is `imgbuild inspect`: says what an image is.
