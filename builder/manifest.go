@@ -2,11 +2,9 @@ package builder
 
 import (
 	"context"
-	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +15,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/sparse"
 )
 
 // Manifest says what a build wrote and from what. It lies beside the outputs as
@@ -78,9 +77,8 @@ func measure(out plan.Output, file string) (Written, error) {
 		return Written{}, err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	return Written{Format: out.Format, File: out.File, Size: n, SHA256: fmt.Sprintf("%x", h.Sum(nil))}, err
+	sum, size, err := sparse.SHA256(f)
+	return Written{Format: out.Format, File: out.File, Size: size, SHA256: hex.EncodeToString(sum)}, err
 }
 
 // publish gives every output its final name; an old manifest goes first and the

@@ -9,12 +9,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
@@ -38,28 +39,45 @@ type Disk struct {
 	UKI      string // the UKI's path in the ESP
 }
 
-// sealedRoot is the root file system with its hash tree, in two files.
+// sealedRoot says where the root file system and its hash tree lie on the disk.
 type sealedRoot struct {
-	data, tree         string
-	dataSize, treeSize int64
-	hash               []byte
+	dataAt, dataSize int64
+	treeAt, treeSize int64
+	hash             []byte
 }
 
-// Build assembles the disk in the scratch folder dir.
+// Build assembles the disk in the scratch folder dir. The root file system is
+// written where it stays, so that no byte of it is copied.
 func Build(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init []byte, dir string) (*Disk, error) {
-	sealed, err := seal(ctx, p, root, dir)
+	d := &Disk{Path: filepath.Join(dir, "disk.raw"), UKI: "EFI/Linux/" + ukiName(p)}
+	f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // the output that is made of it is synced
+	var initrd []byte
+	var sealed *sealedRoot
+	group, sub := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		initrd, err = Initrd(root, k.Release, init)
+		return err
+	})
+	group.Go(func() (err error) {
+		sealed, err = seal(sub, p, root, f)
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("sealing the root file system: %w", err)
 	}
-	uki, err := unify(p, root, k, init, sealed.hash)
+	uki, err := unify(p, root, k, initrd, sealed.hash)
 	if err != nil {
 		return nil, fmt.Errorf("assembling the unified kernel image: %w", err)
 	}
-	d := &Disk{Path: filepath.Join(dir, "disk.raw"), RootHash: hex.EncodeToString(sealed.hash), UKI: "EFI/Linux/" + ukiName(p)}
-	if err := d.write(ctx, p, root, sealed, uki); err != nil {
+	d.RootHash = hex.EncodeToString(sealed.hash)
+	if err := d.write(ctx, p, root, f, sealed, uki); err != nil {
 		return nil, fmt.Errorf("writing the disk: %w", err)
 	}
-	return d, errors.Join(os.Remove(sealed.data), os.Remove(sealed.tree))
+	return d, nil
 }
 
 // ukiName has no boot counter ("+3", systemd's Automatic Boot Assessment) yet: the
@@ -68,25 +86,22 @@ func ukiName(p *plan.Plan) string {
 	return fmt.Sprintf("imgbuild-%s_%s.efi", p.Role, rootfs.Version(p))
 }
 
-func seal(ctx context.Context, p *plan.Plan, root *tree.Tree, dir string) (*sealedRoot, error) {
-	s := &sealedRoot{data: filepath.Join(dir, "root.erofs"), tree: filepath.Join(dir, "root.verity")}
-	f, err := os.OpenFile(s.data, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
+func seal(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File) (*sealedRoot, error) {
+	s := &sealedRoot{dataAt: mib + p.Disk.ESPSize}
+	var err error
+	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt}); err != nil {
 		return nil, err
 	}
-	s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch})
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
+	s.treeAt = s.dataAt + align(s.dataSize)
 	salt := sha256.Sum256([]byte("imgbuild verity salt " + p.ID))
-	made, err := verity.Create(s.data, s.tree, salt[:], repro.UUID("verity", p.ID))
+	made, err := verity.Write(ctx, io.NewOffsetWriter(f, s.treeAt), io.NewSectionReader(f, s.dataAt, s.dataSize), s.dataSize, salt[:], repro.UUID("verity", p.ID))
 	s.hash, s.treeSize = made.RootHash, made.HashSize
 	return s, err
 }
 
 // unify assembles the UKI (UAPI Unified Kernel Image specification) around the
 // stub of the base's own systemd.
-func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init, hash []byte) ([]byte, error) {
+func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte) ([]byte, error) {
 	stub, err := root.ReadFile("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 	if err != nil {
 		return nil, fmt.Errorf("%w: the base needs the package systemd-boot-efi", err)
@@ -104,10 +119,6 @@ func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init, hash []byte) ([
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := Initrd(root, k.Release, init)
-	if err != nil {
-		return nil, err
-	}
 	words := append([]string{"roothash=" + hex.EncodeToString(hash)}, p.Cmdline...)
 	return pe.UKI(stub, []pe.Section{
 		{Name: ".osrel", Data: osrel},
@@ -120,7 +131,7 @@ func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init, hash []byte) ([
 
 // write lays out the GPT disk (Discoverable Partitions Specification). The image
 // carries no empty space for what first boot adds.
-func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, s *sealedRoot, uki []byte) error {
+func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File, s *sealedRoot, uki []byte) error {
 	boot, err := root.ReadFile("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
 	if err != nil {
 		return err
@@ -133,22 +144,15 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, s *seal
 	if err != nil {
 		return err
 	}
-	rootStart := int64(mib) + p.Disk.ESPSize
-	treeStart := rootStart + align(s.dataSize)
-	end := treeStart + align(s.treeSize)
+	end := s.treeAt + align(s.treeSize)
 	d.Size = end + mib // room for the second GPT header
-	f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // the last write is synced below
 	if err := f.Truncate(d.Size); err != nil {
 		return err
 	}
 	table := gpt.Table{GUID: repro.UUID("disk", p.ID).String(), Partitions: []gpt.Partition{
 		{Name: "imgbuild-esp", TypeGUID: gpt.TypeESP, GUID: repro.UUID("esp", p.ID).String(), Start: mib, Size: p.Disk.ESPSize},
-		{Name: p.Disk.RootName, TypeGUID: rootType, GUID: rootID, Start: rootStart, Size: treeStart - rootStart, Attrs: gpt.AttrReadOnly},
-		{Name: p.Disk.TreeName, TypeGUID: treeType, GUID: treeID, Start: treeStart, Size: end - treeStart, Attrs: gpt.AttrReadOnly},
+		{Name: p.Disk.RootName, TypeGUID: rootType, GUID: rootID, Start: s.dataAt, Size: s.treeAt - s.dataAt, Attrs: gpt.AttrReadOnly},
+		{Name: p.Disk.TreeName, TypeGUID: treeType, GUID: treeID, Start: s.treeAt, Size: end - s.treeAt, Attrs: gpt.AttrReadOnly},
 	}}
 	if err := gpt.Write(f, table); err != nil {
 		return err
@@ -159,18 +163,7 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, s *seal
 		"loader/loader.conf":              tree.Bytes("timeout 0\nconsole-mode keep\neditor no\nrandom-seed-mode off\n"),
 		d.UKI:                             tree.Bytes(uki),
 	}
-	if err := esp.Write(ctx, f, mib, p.Disk.ESPSize, files, esp.Options{Label: "ESP", VolumeID: id32("esp", p.ID), Epoch: repro.DefaultEpoch}); err != nil {
-		return err
-	}
-	for _, part := range []struct {
-		file string
-		at   int64
-	}{{s.data, rootStart}, {s.tree, treeStart}} {
-		if err := copyAt(ctx, f, part.at, part.file); err != nil {
-			return err
-		}
-	}
-	return nil
+	return esp.Write(ctx, f, mib, p.Disk.ESPSize, files, esp.Options{Label: "ESP", VolumeID: id32("esp", p.ID), Epoch: repro.DefaultEpoch})
 }
 
 // id32 derives a 32-bit volume number.
@@ -180,28 +173,3 @@ func id32(words ...string) uint32 {
 }
 
 func align(n int64) int64 { return (n + mib - 1) / mib * mib }
-
-// copyAt copies a whole file into f at an offset; the kernel shares the blocks
-// where the file system can.
-func copyAt(ctx context.Context, f *os.File, at int64, file string) error {
-	src, err := os.Open(file) // #nosec G304 -- our own scratch file
-	if err != nil {
-		return err
-	}
-	defer src.Close() //nolint:errcheck // read only
-	if _, err := f.Seek(at, io.SeekStart); err != nil {
-		return err
-	}
-	for {
-		n, err := io.CopyN(f, src, 256*mib)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil || n == 0 {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-	}
-}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -139,24 +138,8 @@ func where(t testing.TB, file, text string) int64 {
 // attacker could do who may write the disk but not the command line's hash.
 func reseal(t testing.TB, f *os.File, rootAt, rootSize, treeAt int64, salt []byte) string {
 	t.Helper()
-	dir := t.TempDir()
-	data, hashes := filepath.Join(dir, "data"), filepath.Join(dir, "tree")
-	d, err := os.Create(data)
+	made, err := verity.Write(t.Context(), io.NewOffsetWriter(f, treeAt), io.NewSectionReader(f, rootAt, rootSize), rootSize, salt, [16]byte{1})
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(d, io.NewSectionReader(f, rootAt, rootSize)); err != nil {
-		t.Fatal(err)
-	}
-	made, err := verity.Create(data, hashes, salt, [16]byte{1})
-	if err := errors.Join(err, d.Close()); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := os.ReadFile(hashes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt(raw, treeAt); err != nil {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%x", made.RootHash)

@@ -27,6 +27,7 @@ type Options struct {
 	UUID  uuid.UUID // of the file system
 	Label string    // volume name, at most 15 bytes; may be empty
 	Epoch int64     // modification time of every entry, seconds since 1970
+	At    int64     // where in the file the image begins, in bytes
 }
 
 // Super block fields, as offsets into the image.
@@ -41,8 +42,8 @@ const (
 	compatMtime    = 1 << 1
 )
 
-// Write replaces what is in out with an image of t and returns its size in
-// bytes, a multiple of BlockSize. Content is streamed: memory grows with the
+// Write replaces what is in out, from opt.At on, with an image of t and returns
+// the image's size in bytes, a multiple of BlockSize. Content is streamed: memory grows with the
 // number of entries, not with their size. Content that is shorter or longer
 // than it promised is an error. The caller closes out.
 func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64, error) {
@@ -56,13 +57,13 @@ func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64,
 	if err != nil {
 		return 0, fmt.Errorf("writing EROFS: %w", err)
 	}
-	if err := out.Truncate(0); err != nil {
+	if err := out.Truncate(opt.At); err != nil {
 		return 0, fmt.Errorf("writing EROFS: %w", err)
 	}
-	if _, err := out.Seek(0, io.SeekStart); err != nil {
+	if _, err := out.Seek(opt.At, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("writing EROFS: %w", err)
 	}
-	size, err := pack(out, src, opt.Epoch)
+	size, err := pack(out, src, opt)
 	if err != nil {
 		return 0, fmt.Errorf("writing EROFS: %w", err)
 	}
@@ -72,10 +73,10 @@ func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64,
 	return size, nil
 }
 
-func pack(out *os.File, src *source, epoch int64) (int64, error) {
-	buf := &buffered{w: bufio.NewWriterSize(out, 1<<20), f: out}
+func pack(out *os.File, src *source, opt Options) (int64, error) {
+	buf := &buffered{w: bufio.NewWriterSize(out, 1<<20), f: out, at: opt.At}
 	// The build time equals every entry's time, which lets the writer choose compact inodes.
-	w := erofs.Create(buf, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(epoch), 0)) // #nosec G115 -- checked not negative
+	w := erofs.Create(buf, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(opt.Epoch), 0)) // #nosec G115 -- checked not negative
 	if err := w.CopyFrom(src); err != nil {
 		return 0, err
 	}
@@ -89,15 +90,15 @@ func pack(out *os.File, src *source, epoch int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	size := (info.Size() + BlockSize - 1) / BlockSize * BlockSize
-	return size, out.Truncate(size)
+	size := (info.Size() - opt.At + BlockSize - 1) / BlockSize * BlockSize
+	return size, out.Truncate(opt.At + size)
 }
 
 // stamp fills in what the library leaves zero: UUID, label and the checksum of
 // the block that holds the super block.
 func stamp(f *os.File, opt Options) error {
 	block := make([]byte, BlockSize)
-	if _, err := f.ReadAt(block, 0); err != nil {
+	if _, err := f.ReadAt(block, opt.At); err != nil {
 		return err
 	}
 	compat := binary.LittleEndian.Uint32(block[compatField:]) | compatChecksum | compatMtime
@@ -108,14 +109,15 @@ func stamp(f *os.File, opt Options) error {
 	// CRC-32C with the kernel's seed and without the final inversion.
 	sum := ^crc32.Checksum(block[superOffset:], crc32.MakeTable(crc32.Castagnoli))
 	binary.LittleEndian.PutUint32(block[checksumField:], sum)
-	_, err := f.WriteAt(block, 0)
+	_, err := f.WriteAt(block, opt.At)
 	return err
 }
 
 // buffered joins the library's many small writes; it seeks only once, at the end.
 type buffered struct {
-	w *bufio.Writer
-	f *os.File
+	w  *bufio.Writer
+	f  *os.File
+	at int64 // where it takes the file to begin
 }
 
 var _ io.WriteSeeker = (*buffered)(nil)
@@ -126,5 +128,9 @@ func (b *buffered) Seek(offset int64, whence int) (int64, error) {
 	if err := b.w.Flush(); err != nil {
 		return 0, err
 	}
-	return b.f.Seek(offset, whence)
+	if whence == io.SeekStart {
+		offset += b.at
+	}
+	now, err := b.f.Seek(offset, whence)
+	return now - b.at, err
 }

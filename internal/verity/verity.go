@@ -6,12 +6,16 @@
 package verity
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
+	"io"
+	"runtime"
 
 	"github.com/containerd/go-dmverity/pkg/verity"
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -19,63 +23,104 @@ const (
 	BlockSize = 4096
 	// MaxSalt is the longest salt that the super block can hold.
 	MaxSalt = verity.MaxSaltSize
+
+	// stretch is what one processor hashes at a time, in bytes: whole hash blocks' worth.
+	stretch = 128 * BlockSize * 8
 )
 
 // Result is what has to be known to open the data again.
 type Result struct {
 	RootHash []byte // 32 bytes
-	HashSize int64  // of the hash file, a multiple of BlockSize
+	HashSize int64  // of what was written, a multiple of BlockSize
 }
 
-// Create writes the super block and the hash tree of dataPath to hashPath,
-// which is replaced. The super block lies at offset 0 of the hash file, the tree
-// at 4096, as veritysetup expects of a hash device of its own. The data must be
-// a whole number of blocks, at least one.
-func Create(dataPath, hashPath string, salt []byte, id uuid.UUID) (Result, error) {
+// Write writes the super block and, from BlockSize on, the hash tree of the first
+// size bytes of data to out, as veritysetup expects of a hash device of its own.
+// The data must be a whole number of blocks, at least one. It is read by all
+// processors at once; memory holds the tree, under 1% of the data.
+func Write(ctx context.Context, out io.WriterAt, data io.ReaderAt, size int64, salt []byte, id uuid.UUID) (Result, error) {
+	r, err := write(ctx, out, data, size, salt, id)
+	if err != nil {
+		return Result{}, fmt.Errorf("creating the verity tree: %w", err)
+	}
+	return r, nil
+}
+
+func write(ctx context.Context, out io.WriterAt, data io.ReaderAt, size int64, salt []byte, id uuid.UUID) (Result, error) {
 	if len(salt) > MaxSalt {
-		return Result{}, fmt.Errorf("creating the verity tree: salt of %d bytes, at most %d", len(salt), MaxSalt)
+		return Result{}, fmt.Errorf("salt of %d bytes, at most %d", len(salt), MaxSalt)
 	}
-	info, err := os.Stat(dataPath)
+	if size <= 0 || size%BlockSize != 0 {
+		return Result{}, fmt.Errorf("data has %d bytes, not a whole number of %d-byte blocks", size, BlockSize)
+	}
+	digests, err := hashAll(ctx, data, size, salt)
 	if err != nil {
-		return Result{}, fmt.Errorf("creating the verity tree: %w", err)
+		return Result{}, err
 	}
-	if info.Size() == 0 || info.Size()%BlockSize != 0 {
-		return Result{}, fmt.Errorf("creating the verity tree: data has %d bytes, not a whole number of %d-byte blocks", info.Size(), BlockSize)
+	var levels [][]byte // from the data up; the last one is the root's
+	for len(digests) > sha256.Size {
+		digests = append(digests, make([]byte, -len(digests)&(BlockSize-1))...)
+		levels = append(levels, digests)
+		digests = hash(nil, digests, salt)
 	}
-	if dst, err := os.Stat(hashPath); err == nil && os.SameFile(info, dst) {
-		return Result{}, errors.New("creating the verity tree: data and hash file are the same")
-	}
-	params := verity.DefaultParams()
-	params.DataBlockSize, params.HashBlockSize = BlockSize, BlockSize
-	params.DataBlocks = uint64(info.Size() / BlockSize)    // #nosec G115 -- a size is not negative
-	params.Salt, params.SaltSize = salt, uint16(len(salt)) // #nosec G115 -- checked
-	params.HashAreaOffset = BlockSize
-	params.UUID = id
-	root, err := verity.Create(&params, dataPath, hashPath)
+	block, err := superBlock(size/BlockSize, salt, id)
 	if err != nil {
-		return Result{}, fmt.Errorf("creating the verity tree: %w", err)
+		return Result{}, err
 	}
-	size, err := seal(hashPath, &params)
-	if err != nil {
-		return Result{}, fmt.Errorf("creating the verity tree: %w", err)
+	if _, err := out.WriteAt(block, 0); err != nil {
+		return Result{}, err
 	}
-	return Result{RootHash: root, HashSize: size}, nil
+	at := int64(BlockSize)
+	for i := len(levels) - 1; i >= 0; i-- {
+		if _, err := out.WriteAt(levels[i], at); err != nil {
+			return Result{}, err
+		}
+		at += int64(len(levels[i]))
+	}
+	return Result{RootHash: digests, HashSize: at}, nil
 }
 
-// seal makes the file whole blocks even where the tree is empty (one data
-// block is its own tree), and holds its size against what the tree must have.
-func seal(hashPath string, params *verity.Params) (int64, error) {
-	tree, err := verity.GetHashTreeSize(params)
+func superBlock(blocks int64, salt []byte, id uuid.UUID) ([]byte, error) {
+	s := verity.DefaultSuperblock()
+	s.DataBlocks, s.SaltSize, s.UUID = uint64(blocks), uint16(len(salt)), id // #nosec G115 -- checked
+	copy(s.Salt[:], salt)
+	text, err := s.Serialize()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	size := int64(BlockSize + tree) // #nosec G115 -- under 1% of the data's size
-	info, err := os.Stat(hashPath)
-	if err != nil {
-		return 0, err
+	return append(text, make([]byte, BlockSize-len(text))...), nil
+}
+
+// hashAll is the digests of all blocks of data, one after the other.
+func hashAll(ctx context.Context, data io.ReaderAt, size int64, salt []byte) ([]byte, error) {
+	out := make([]byte, size/BlockSize*sha256.Size)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for at := int64(0); at < size; at += stretch {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			part := make([]byte, min(stretch, size-at))
+			if n, err := data.ReadAt(part, at); n < len(part) {
+				return errors.Join(fmt.Errorf("reading the data at byte %d", at), err)
+			}
+			first := at / BlockSize * sha256.Size
+			hash(out[first:first], part, salt)
+			return nil
+		})
 	}
-	if info.Size() > size {
-		return 0, fmt.Errorf("hash file has %d bytes, expected %d", info.Size(), size)
+	return out, group.Wait()
+}
+
+// hash appends the digest of each block of data to dst.
+func hash(dst, data, salt []byte) []byte {
+	h := sha256.New()
+	for ; len(data) > 0; data = data[BlockSize:] {
+		h.Reset()
+		h.Write(salt)
+		h.Write(data[:BlockSize])
+		dst = h.Sum(dst)
 	}
-	return size, os.Truncate(hashPath, size)
+	return dst
 }

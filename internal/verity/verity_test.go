@@ -35,7 +35,16 @@ func data(t testing.TB, blocks int) string {
 func create(t testing.TB, dataPath string) (string, Result) {
 	t.Helper()
 	hash := filepath.Join(t.TempDir(), "hash")
-	r, err := Create(dataPath, hash, salt, id)
+	out, err := os.Create(hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	text, err := os.ReadFile(dataPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Write(t.Context(), out, bytes.NewReader(text), int64(len(text)), salt, id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,24 +97,24 @@ func TestSameBytesTwice(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	good := data(t, 1)
-	odd := filepath.Join(t.TempDir(), "odd")
-	if err := os.WriteFile(odd, make([]byte, 5000), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	cases := map[string]struct {
-		data, hash string
-		salt       []byte
-		want       string
+		size int64
+		salt []byte
+		want string
 	}{
-		"odd size":  {odd, odd + ".hash", salt, "5000 bytes"},
-		"no data":   {odd + ".missing", odd + ".hash", salt, "no such file"},
-		"long salt": {good, good + ".hash", make([]byte, 257), "257 bytes"},
-		"same file": {good, good, salt, "the same"},
+		"odd size":   {5000, salt, "5000 bytes"},
+		"no data":    {0, salt, "0 bytes"},
+		"short data": {2 * BlockSize, salt, "reading the data at byte 0"},
+		"long salt":  {BlockSize, make([]byte, 257), "257 bytes"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if _, err := Create(c.data, c.hash, c.salt, id); err == nil || !strings.Contains(err.Error(), c.want) {
+			out, err := os.Create(filepath.Join(t.TempDir(), "hash"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			if _, err := Write(t.Context(), out, bytes.NewReader(make([]byte, 5000)), c.size, c.salt, id); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
