@@ -89,7 +89,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	// check
-	if err := checkOutputs(ctx, o, p, manifest, scratch); err != nil {
+	if err := checkOutputs(ctx, o, manifest, scratch); err != nil {
 		return nil, err
 	}
 	if err := publish(o, p, manifest, scratch); err != nil {

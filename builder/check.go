@@ -5,27 +5,33 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/imgbuild/imgbuild/builder/plan"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
-// checkOutputs reads the outputs back before they get their names.
-func checkOutputs(ctx context.Context, o Options, p *plan.Plan, m *Manifest, scratch string) error {
+// checkOutputs reads the outputs back before they get their names, and measures
+// them for the manifest: all at once, each with one processor.
+func checkOutputs(ctx context.Context, o Options, m *Manifest, scratch string) error {
 	defer o.Report.Stage("verifying")()
-	for _, w := range m.Outputs {
-		r, err := verify.Image(ctx, filepath.Join(scratch, w.File))
-		if err != nil {
-			return fault.New(fault.Verify, "reading back: %w", err)
-		}
-		if r.RootHash != m.RootHash {
-			return fault.New(fault.Verify, "%s: root hash %q, the build made %q", w.File, r.RootHash, m.RootHash)
-		}
-		if err := Complain(w.File, r); err != nil {
-			return err
-		}
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range m.Outputs {
+		w := &m.Outputs[i]
+		file := filepath.Join(scratch, w.File)
+		group.Go(func() error { return w.measure(file) })
+		group.Go(func() error {
+			r, err := verify.Image(ctx, file)
+			if err != nil {
+				return fault.New(fault.Verify, "reading back: %w", err)
+			}
+			if r.RootHash != m.RootHash {
+				return fault.New(fault.Verify, "%s: root hash %q, the build made %q", filepath.Base(file), r.RootHash, m.RootHash)
+			}
+			return Complain(filepath.Base(file), r)
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // Complain turns a report's findings into one error, or nil.

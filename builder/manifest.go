@@ -42,7 +42,8 @@ type Written struct {
 	SHA256 string `json:"sha256"`
 }
 
-// writeOutputs makes every output in the scratch folder, those that consume the disk last.
+// writeOutputs makes every output in the scratch folder, those that consume the
+// disk last. What they measure is not known yet.
 func writeOutputs(ctx context.Context, o Options, p *plan.Plan, d *assemble.Disk, scratch string) (*Manifest, error) {
 	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: d.RootHash, UKI: d.UKI,
 		Spec: p.Spec.Canonical(), Images: p.Images, Inputs: p.Inputs, Tools: p.Tools}
@@ -60,25 +61,24 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, d *assemble.Disk
 			if err := format.Write(ctx, d.Path, file, out.Compress); err != nil {
 				return nil, err
 			}
-			w, err := measure(out, file)
-			if err != nil {
-				return nil, err
-			}
-			m.Outputs = append(m.Outputs, w)
+			m.Outputs = append(m.Outputs, Written{Format: out.Format, File: out.File})
 			done()
 		}
 	}
 	return m, nil
 }
 
-func measure(out plan.Output, file string) (Written, error) {
+// measure fills in size and digest of the output that lies at file, and sees to
+// it that the file is on the disk before it gets its name.
+func (w *Written) measure(file string) error {
 	f, err := os.Open(file) // #nosec G304 -- our own output
 	if err != nil {
-		return Written{}, err
+		return err
 	}
 	defer f.Close() //nolint:errcheck // read only
 	sum, size, err := sparse.SHA256(f)
-	return Written{Format: out.Format, File: out.File, Size: size, SHA256: hex.EncodeToString(sum)}, err
+	w.Size, w.SHA256 = size, hex.EncodeToString(sum)
+	return errors.Join(err, f.Sync())
 }
 
 // publish gives every output its final name; an old manifest goes first and the

@@ -57,7 +57,7 @@ func writeQcow2(ctx context.Context, disk, dst string, compress bool) (err error
 	if err := qcow2.Write(ctx, out, src, info.Size(), qcow2.Options{Compress: compress}); err != nil {
 		return fmt.Errorf("writing qcow2: %w", closeAfter(out, err))
 	}
-	return closeAfter(out, out.Sync())
+	return out.Close()
 }
 
 func closeAfter(f *os.File, err error) error {

@@ -81,7 +81,7 @@ func TestChannelWaitsNoLongerThanItsContext(t *testing.T) {
 	c := guestOnThisHost(t)
 	first, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go c.run(first, "sleep 600")
+	go c.run(first, "sleep 5")
 	time.Sleep(50 * time.Millisecond)
 	ctx, end := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer end()
