@@ -6,7 +6,7 @@ OUT     ?= demo-out
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release lint generate clean
+.PHONY: help tools build demo test short versions bench release flips lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ bench: tools build ## time builds and boots beside cp of the same bytes; writes 
 
 release: ## pack imgbuild itself, VERSION=1.2.3: tar.gz, deb, rpm and OCI image in dist/
 	@GO="$(GO)" ARCH="$(ARCH)" ./test/release/release.sh
+
+flips: ## flip 1000 bits of a signed build, one at a time: all must be found
+	$(GO) test -timeout 75m -count=1 -v ./test/cluster -run 'TestImages/signed' -flips 1000
 
 lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 	@./test/lint.sh

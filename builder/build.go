@@ -28,6 +28,7 @@ type Options struct {
 	CacheDir string   // empty: the XDG cache folder
 	ToolDir  string   // where the node's own executables lie; empty: beside this program
 	Offline  bool     // use no network: every input must be pinned and in the cache
+	Sign     string   // file of the private key that signs what is made; empty: nothing is signed
 	Move     []string // what to pin anew although the lock answers: names of packages' base, parts or images, or "all"
 	Report   report.Reporter
 
@@ -50,6 +51,10 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	// decide
+	key, err := loadKey(o)
+	if err != nil {
+		return nil, err
+	}
 	tools, err := findTools(o.ToolDir, node.Arch)
 	if err != nil {
 		return nil, err
@@ -66,7 +71,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m := unchanged(o, p, sources.Store()); m != nil {
+	if m := unchanged(o, p, key, sources.Store()); m != nil {
 		o.Report.Note("nothing has changed since the last build: its outputs stay")
 		return &Result{Plan: p, Manifest: m, Dir: o.Out}, nil
 	}
@@ -88,14 +93,20 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := describe(ctx, o, p, manifest, root, sources.Store(), scratch); err != nil {
+		return nil, err
+	}
 	// check
 	if err := checkOutputs(ctx, o, manifest, scratch); err != nil {
+		return nil, err
+	}
+	if err := attest(p, manifest, key, scratch); err != nil {
 		return nil, err
 	}
 	if err := publish(o, p, manifest, scratch); err != nil {
 		return nil, err
 	}
-	if err := vouch(o, p, manifest, sources.Store()); err != nil {
+	if err := vouch(o, p, manifest, key, sources.Store()); err != nil {
 		o.Report.Note("the next build will not know that nothing changed: %v", err)
 	}
 	return &Result{Plan: p, Manifest: manifest, Dir: o.Out}, nil

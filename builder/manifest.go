@@ -2,12 +2,16 @@ package builder
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 
@@ -28,13 +32,36 @@ type Manifest struct {
 	RootHash   string            `json:"rootHash"` // of dm-verity, hex
 	UKI        string            `json:"uki"`      // path in the ESP
 	Outputs    []Written         `json:"outputs"`
-	Spec       json.RawMessage   `json:"spec"`   // canonical, profile included
-	Images     []string          `json:"images"` // on board
+	Documents  []Written         `json:"documents"` // that speak of the outputs: bills of materials, provenance
+	Spec       json.RawMessage   `json:"spec"`      // canonical, profile included
+	Images     []string          `json:"images"`    // on board
 	Inputs     []lock.Pin        `json:"inputs"`
 	Tools      map[string]string `json:"tools"`
 }
 
-// Written is one output file. Size and SHA256 are of the whole file.
+// manifestEnding is what a manifest's file is called beyond the outputs' name.
+const manifestEnding = ".manifest.json"
+
+// files are the outputs and the documents.
+func (m *Manifest) files() []Written { return append(slices.Clone(m.Outputs), m.Documents...) }
+
+// text is the manifest as it is written.
+func (m *Manifest) text() []byte {
+	text, _ := json.MarshalIndent(m, "", " ") // plain data cannot fail
+	return append(text, '\n')
+}
+
+// document writes a document into the scratch folder and lists it.
+func (m *Manifest) document(format, file string, text []byte, scratch string) error {
+	m.Documents = append(m.Documents, measured(format, file, text))
+	return writeFile(filepath.Join(scratch, file), text)
+}
+
+func measured(format, file string, text []byte) Written {
+	return Written{Format: format, File: file, Size: int64(len(text)), SHA256: fmt.Sprintf("%x", sha256.Sum256(text))}
+}
+
+// Written is one file. Size and SHA256 are of the whole file.
 type Written struct {
 	Format string `json:"format"`
 	File   string `json:"file"`
@@ -81,26 +108,34 @@ func (w *Written) measure(file string) error {
 	return errors.Join(err, f.Sync())
 }
 
-// publish gives every output its final name; an old manifest goes first and the
-// new one comes last: where a manifest is, all it names is there.
+// publish gives every file its final name; an old manifest goes first and the new
+// one comes last: where a manifest is, all it names is there. A signature of an
+// earlier build goes with what it signed.
 func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 	if err := os.Remove(o.manifestPath(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, w := range m.Outputs {
-		file := filepath.Join(scratch, w.File)
-		if err := os.Chmod(file, 0o644); err != nil { // #nosec G302 -- an image holds no secret
-			return err
+	names := []string{p.Name() + manifestEnding + signatureEnding}
+	for _, w := range m.files() {
+		names = append(names, w.File, w.File+signatureEnding)
+	}
+	for _, name := range names {
+		file, final := filepath.Join(scratch, name), filepath.Join(o.Out, name)
+		err := os.Chmod(file, 0o644) // #nosec G302 -- an image holds no secret
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, signatureEnding):
+			err = os.Remove(final)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+		case err == nil:
+			err = os.Rename(file, final)
 		}
-		if err := os.Rename(file, filepath.Join(o.Out, w.File)); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	text, err := json.MarshalIndent(m, "", " ")
-	if err != nil {
-		return err
-	}
-	return writeFile(o.manifestPath(p), append(text, '\n'))
+	return writeFile(o.manifestPath(p), m.text())
 }
 
 // writeFile makes a file that appears whole or not at all.

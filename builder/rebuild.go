@@ -26,7 +26,7 @@ import (
 func Rebuild(ctx context.Context, o Options, image string) error {
 	dir, file := filepath.Split(image)
 	name := strings.TrimSuffix(file, filepath.Ext(file))
-	m, node, err := readManifest(filepath.Join(dir, name+".manifest.json"))
+	m, node, err := readManifest(filepath.Join(dir, name+manifestEnding))
 	if err != nil {
 		return err
 	}

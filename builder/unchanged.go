@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/imgbuild/imgbuild/builder/bill"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/internal/store"
 )
@@ -16,18 +17,23 @@ import (
 // unchanged is the manifest of an earlier build in the output folder when this
 // build would give the same: the same plan by the same imgbuild, and outputs that
 // nobody has touched since they were verified. Else it is nil.
-func unchanged(o Options, p *plan.Plan, s *store.Store) *Manifest {
+func unchanged(o Options, p *plan.Plan, key *bill.Key, s *store.Store) *Manifest {
 	text, err := os.ReadFile(o.manifestPath(p))
 	if err != nil {
 		return nil
 	}
 	var m Manifest
-	key, err := vouchKey(p)
-	if err != nil || json.Unmarshal(text, &m) != nil || m.ID != p.ID || len(m.Outputs) != len(p.Outputs) || !s.Vouched(o.manifestPath(p), key) {
+	word, err := vouchKey(p, key)
+	if err != nil || json.Unmarshal(text, &m) != nil || m.ID != p.ID || len(m.Outputs) != len(p.Outputs) {
 		return nil
 	}
 	for _, w := range m.Outputs {
-		if !slices.ContainsFunc(p.Outputs, func(out plan.Output) bool { return out.File == w.File }) || !s.Vouched(filepath.Join(o.Out, w.File), key) {
+		if !slices.ContainsFunc(p.Outputs, func(out plan.Output) bool { return out.File == w.File }) {
+			return nil
+		}
+	}
+	for _, file := range published(o, p, &m, key) {
+		if !s.Vouched(file, word) {
 			return nil
 		}
 	}
@@ -35,22 +41,36 @@ func unchanged(o Options, p *plan.Plan, s *store.Store) *Manifest {
 }
 
 // vouch remembers what unchanged asks for.
-func vouch(o Options, p *plan.Plan, m *Manifest, s *store.Store) error {
-	key, err := vouchKey(p)
+func vouch(o Options, p *plan.Plan, m *Manifest, key *bill.Key, s *store.Store) error {
+	word, err := vouchKey(p, key)
 	if err != nil {
 		return err
 	}
-	for _, w := range m.Outputs {
-		if err := s.Vouch(filepath.Join(o.Out, w.File), key); err != nil {
+	for _, file := range published(o, p, m, key) {
+		if err := s.Vouch(file, word); err != nil {
 			return err
 		}
 	}
-	return s.Vouch(o.manifestPath(p), key)
+	return nil
+}
+
+// published are all files that a build leaves in the output folder, the lock apart.
+func published(o Options, p *plan.Plan, m *Manifest, key *bill.Key) []string {
+	out := []string{o.manifestPath(p)}
+	for _, w := range m.files() {
+		out = append(out, filepath.Join(o.Out, w.File))
+	}
+	if key != nil {
+		for _, file := range slices.Clone(out) {
+			out = append(out, file+signatureEnding)
+		}
+	}
+	return out
 }
 
 // vouchKey names everything that the outputs follow from: this very program, the
-// plan, and how it is written.
-func vouchKey(p *plan.Plan) (string, error) {
+// plan, how it is written, and who signs.
+func vouchKey(p *plan.Plan, key *bill.Key) (string, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return "", err
@@ -61,9 +81,13 @@ func vouchKey(p *plan.Plan) (string, error) {
 		return "", err
 	}
 	outputs, err := json.Marshal(p.Outputs)
-	return fmt.Sprintf("output %x %s %s", sum.Sum(nil), p.ID, outputs), err
+	signer := "nobody"
+	if key != nil {
+		signer = key.Name()
+	}
+	return fmt.Sprintf("output %x %s %s %s", sum.Sum(nil), p.ID, outputs, signer), err
 }
 
 func (o Options) manifestPath(p *plan.Plan) string {
-	return filepath.Join(o.Out, p.Name()+".manifest.json")
+	return filepath.Join(o.Out, p.Name()+manifestEnding)
 }

@@ -27,6 +27,7 @@ want sgdisk gdisk
 want sfdisk fdisk
 want objdump binutils
 want nft nftables
+want openssl openssl
 want shellcheck shellcheck
 [ -z "$need" ] && exit 0
 echo "installing:$need" >&2

@@ -34,6 +34,7 @@ when the build has succeeded and was verified, and not before.`, what),
 		},
 	}
 	formats = buildFlags(cmd, &o)
+	cmd.Flags().StringVar(&o.Sign, "sign", "", "private key, PEM (ECDSA or RSA): sign what is made")
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -17,19 +18,39 @@ import (
 func newVerifyCmd() *cobra.Command {
 	var o builder.Options
 	var rebuild bool
+	var keyFile string
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE...",
 		Short: "Read images back and say what is wrong with them",
-		Long: `Read images back and say what is wrong with them. With --rebuild each image is
-also built anew from the manifest that lies beside it, and must come out the same.`,
+		Long: `Read images back and say what is wrong with them: the partition table, the boot
+loader, every block of the root, what lies in it, and kubeadm's preflight as far
+as it does not depend on the machine. What lies beside an image, the manifest and
+the documents that it lists, must fit it.
+
+With --key all of that must be signed by the key. With --rebuild each image is
+also built anew from its manifest, and must come out the same.`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := publicKey(keyFile)
+			if err != nil {
+				return err
+			}
+			reports := map[string]*verify.Report{}
 			for _, file := range args {
 				r, err := verify.Image(cmd.Context(), file)
 				if err != nil {
 					return fault.Wrap(fault.Verify, err)
 				}
-				if err := builder.Complain(filepath.Base(file), r); err != nil {
+				if err := r.Beside(file, key); err != nil {
+					return err
+				}
+				reports[file] = r
+			}
+			if err := show(cmd, reports, func(w io.Writer) error { return printVerdicts(w, args, reports) }); err != nil {
+				return err
+			}
+			for _, file := range args {
+				if err := builder.Complain(filepath.Base(file), reports[file]); err != nil {
 					return err
 				}
 				if rebuild {
@@ -38,19 +59,36 @@ also built anew from the manifest that lies beside it, and must come out the sam
 						return err
 					}
 				}
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: good, root hash %s\n", file, r.RootHash); err != nil {
-					return err
-				}
 			}
 			return nil
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&keyFile, "key", "", "public key, PEM: the image and all documents beside it must be signed by it")
 	f.BoolVar(&rebuild, "rebuild", false, "build the image anew from its manifest and compare every byte")
 	f.StringVar(&o.CacheDir, "cache", "", "with --rebuild: cache folder (default: imgbuild below the XDG cache folder)")
 	f.BoolVar(&o.Offline, "offline", false, "with --rebuild: use no network")
 	f.StringVar(&o.ToolDir, "tools", "", "with --rebuild: folder of imgbuild's node programs (default: beside imgbuild)")
 	return cmd
+}
+
+func publicKey(file string) (crypto.PublicKey, error) {
+	if file == "" {
+		return nil, nil
+	}
+	key, err := verify.PublicKey(file)
+	return key, fault.Wrap(fault.Usage, err)
+}
+
+func printVerdicts(w io.Writer, files []string, reports map[string]*verify.Report) error {
+	for _, file := range files {
+		if r := reports[file]; len(r.Findings) == 0 {
+			if _, err := fmt.Fprintf(w, "%s: good, root hash %s\n", file, r.RootHash); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // newInspectCmd is `imgbuild inspect`: says what an image is.

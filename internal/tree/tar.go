@@ -20,14 +20,14 @@ type Section struct {
 
 var _ Content = Section{}
 
-// Open implements Content.
+// Open implements Content; what it returns is an io.ReaderAt, too.
 func (s Section) Open() (io.ReadCloser, error) {
 	f, err := os.Open(s.File)
 	if err != nil {
 		return nil, err
 	}
 	return struct {
-		io.Reader
+		*io.SectionReader
 		io.Closer
 	}{io.NewSectionReader(f, s.Offset, s.Length), f}, nil
 }

@@ -91,6 +91,7 @@ func TestImages(t *testing.T) {
 	ctx := t.Context()
 	t.Run("the same again", func(t *testing.T) { buildAgain(ctx, t, b.kit, b.more) })
 	t.Run("offline", func(t *testing.T) { buildOffline(ctx, t, b.kit, b.more) })
+	t.Run("signed", func(t *testing.T) { signedBuild(ctx, t, b.kit, filepath.Join(b.kit.Dir, "out", "imgbuild.lock")) })
 	t.Run("elsewhere", func(t *testing.T) { buildElsewhere(ctx, t, b.kit, b.more) })
 	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, b.files["worker"], b.kit) })
 }
@@ -109,6 +110,7 @@ func TestCluster(t *testing.T) {
 	s := &suite{c: c, kit: b.kit, plans: b.plans}
 	t.Run("preflight is clean", s.preflight)
 	t.Run("checks", s.checks)
+	t.Run("bill of materials is true", s.billIsTrue)
 	t.Run("pods and services", s.pods)
 	t.Run("from outside", s.outside)
 	t.Run("nothing secret lies about", s.secrets)

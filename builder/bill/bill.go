@@ -1,0 +1,245 @@
+// Package bill says what an image is made of and where that came from: the bill
+// of materials as SPDX 2.3 and as CycloneDX 1.6, and the provenance as an in-toto
+// statement with SLSA's predicate. It reads the sealed tree and the plan, and
+// writes nothing but the bytes it returns, the same ones for the same build.
+package bill
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"debug/buildinfo"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/tree"
+)
+
+// Kind is what a component is.
+type Kind string
+
+// The kinds of component.
+const (
+	Package   Kind = "package"   // of the base's package manager
+	Part      Kind = "part"      // an executable beside the packages
+	Module    Kind = "module"    // a Go module that an executable was built from
+	Container Kind = "container" // a container image on board
+	Own       Kind = "imgbuild"  // imgbuild's own files, and the spec's
+)
+
+// Component is one thing that an image is made of.
+type Component struct {
+	Kind     Kind
+	Name     string
+	Version  string
+	Supplier string   // who packaged it; may be empty
+	PURL     string   // package URL
+	Digest   string   // "sha256:…" of the input where it has one
+	Files    []string // paths in the root, sorted
+	Needs    []string // References of what is in it
+}
+
+// Reference names a component within one bill.
+func (c *Component) Reference() string { return string(c.Kind) + "/" + c.Name + "@" + c.Version }
+
+// File is one regular file of the root.
+type File struct {
+	Path   string
+	Size   int64
+	ELF    bool
+	SHA1   string // hex; SPDX wants it
+	SHA256 string
+}
+
+// Bill is what an image is made of.
+type Bill struct {
+	Name, Version, ID string // of the image: the plan's name, rootfs' version, the plan's id
+	Components        []*Component
+	Files             map[string]*File
+	Unowned           []string // files that belong to no component, sorted
+}
+
+// Make reads the sealed tree. Sums gives the digests of its files.
+func Make(ctx context.Context, p *plan.Plan, version string, root *tree.Tree, sums Sums) (*Bill, error) {
+	b := &Bill{Name: p.Name(), Version: version, ID: p.ID, Files: map[string]*File{}}
+	if err := b.readFiles(ctx, root, sums); err != nil {
+		return nil, fmt.Errorf("listing the image's files: %w", err)
+	}
+	o := &owners{tree: root, by: map[string]*Component{}}
+	parts, err := b.addParts(p, root, o)
+	if err != nil {
+		return nil, fmt.Errorf("listing the image's parts: %w", err)
+	}
+	b.addOwn(p, o)
+	packages, err := readPackages(root, p.Arch)
+	if err != nil {
+		return nil, fmt.Errorf("listing the image's packages: %w", err)
+	}
+	b.Components = append(b.Components, packages...)
+	o.claimPackages(packages)
+	for _, file := range b.sortedFiles() {
+		c := o.of(file)
+		if c == nil {
+			b.Unowned = append(b.Unowned, file)
+			continue
+		}
+		c.Files = append(c.Files, file)
+	}
+	b.Components = append(b.Components, parts...)
+	slices.SortFunc(b.Components, func(x, y *Component) int { return strings.Compare(x.Reference(), y.Reference()) })
+	return b, nil
+}
+
+func (b *Bill) sortedFiles() []string {
+	var out []string
+	for p := range b.Files {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (b *Bill) readFiles(ctx context.Context, root *tree.Tree, sums Sums) error {
+	nodes := map[string]tree.Content{}
+	if err := root.Walk(func(p string, n *tree.Node) error {
+		if n.Mode.IsRegular() && n.Content != nil {
+			nodes[p] = n.Content
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	all, err := sums.Of(ctx, nodes)
+	if err != nil {
+		return err
+	}
+	for p, s := range all {
+		b.Files[p] = &File{Path: p, Size: nodes[p].Size(), ELF: s.ELF, SHA1: s.SHA1, SHA256: s.SHA256}
+	}
+	return nil
+}
+
+// addParts lists the executables that lie beside the packages, the Go modules
+// that they say they are built from, and the container images.
+func (b *Bill) addParts(p *plan.Plan, root *tree.Tree, o *owners) ([]*Component, error) {
+	var all []*Component
+	by := map[string]*Component{}
+	add := func(c *Component) *Component {
+		if have := by[c.Reference()]; have != nil {
+			return have
+		}
+		by[c.Reference()] = c
+		all = append(all, c)
+		return c
+	}
+	pins := map[string]lock.Pin{}
+	archive := &Component{Kind: Own, Name: "container-images", Version: b.Version, PURL: "pkg:generic/imgbuild-container-images@" + b.Version}
+	for _, pin := range p.Inputs {
+		switch pin.Kind {
+		case lock.KindPart:
+			pins[pin.Name] = pin
+		case lock.KindImage:
+			c := add(&Component{Kind: Container, Name: strings.TrimSuffix(pin.Name, ":"+pin.Version), Version: pin.Version, Digest: sha256Of(pin), PURL: purl(pin)})
+			archive.Needs = append(archive.Needs, c.Reference())
+		}
+	}
+	for _, f := range p.Files {
+		if f.Part == "" {
+			continue
+		}
+		where, n, err := root.Resolve(f.Path)
+		if err != nil {
+			return nil, err
+		}
+		pin, ok := pins[f.Part]
+		c := &Component{Kind: Own, Name: f.Part, Version: b.Version, PURL: "pkg:generic/" + f.Part + "@" + b.Version}
+		if ok {
+			c = &Component{Kind: Part, Name: pin.Name, Version: pin.Version, Digest: sha256Of(pin), PURL: purl(pin)}
+		} else if len(archive.Needs) > 0 && strings.HasSuffix(f.Path, ".tar") {
+			c = archive
+		}
+		c = add(c)
+		o.by[where] = c
+		for _, m := range modules(n.Content) {
+			m = add(m)
+			c.Needs = append(c.Needs, m.Reference())
+		}
+		slices.Sort(c.Needs)
+		c.Needs = slices.Compact(c.Needs)
+	}
+	return all, nil
+}
+
+// addOwn gives imgbuild what its plan put there and is nobody's part.
+func (b *Bill) addOwn(p *plan.Plan, o *owners) {
+	own := &Component{Kind: Own, Name: "node", Version: b.Version, PURL: "pkg:generic/imgbuild-node@" + b.Version}
+	for _, f := range p.Files {
+		if f.Part != "" || f.Dir || f.Link != "" {
+			continue
+		}
+		if where, _, err := o.tree.Resolve(f.Path); err == nil {
+			o.by[where] = own
+		}
+	}
+	for _, f := range sealed {
+		o.by[f] = own
+	}
+	b.Components = append(b.Components, own)
+}
+
+// sealed is what sealing writes.
+var sealed = []string{"etc/machine-id", "etc/fstab", "usr/lib/tmpfiles.d/imgbuild-var.conf", "usr/lib/os-release"}
+
+// modules are the Go modules that an executable carries in it, its own first.
+func modules(c tree.Content) []*Component {
+	r, err := c.Open()
+	if err != nil {
+		return nil
+	}
+	defer r.Close() //nolint:errcheck // read only
+	at, ok := r.(io.ReaderAt)
+	if !ok {
+		text, err := io.ReadAll(r)
+		if err != nil {
+			return nil
+		}
+		at = bytes.NewReader(text)
+	}
+	info, err := buildinfo.Read(at)
+	if err != nil {
+		return nil // not built by Go
+	}
+	var out []*Component
+	for _, d := range info.Deps {
+		if d.Replace != nil && d.Replace.Version != "" {
+			d = d.Replace
+		}
+		out = append(out, &Component{Kind: Module, Name: d.Path, Version: d.Version, PURL: "pkg:golang/" + strings.ToLower(d.Path) + "@" + d.Version})
+	}
+	return append(out, &Component{Kind: Module, Name: "stdlib", Version: strings.TrimPrefix(info.GoVersion, "go"), PURL: "pkg:golang/stdlib@" + strings.TrimPrefix(info.GoVersion, "go")})
+}
+
+func sha256Of(pin lock.Pin) string {
+	if strings.HasPrefix(pin.Digest, "sha256:") {
+		return pin.Digest
+	}
+	return ""
+}
+
+// purl is the package URL of a pin.
+func purl(pin lock.Pin) string {
+	module, version, _ := strings.Cut(pin.URL, "@")
+	switch {
+	case pin.Source == "gomodule" && version != "":
+		return "pkg:golang/" + strings.ToLower(module) + "@" + version + "#" + pin.Name
+	case pin.Kind == lock.KindImage:
+		name := strings.TrimSuffix(pin.Name, ":"+pin.Version)
+		return "pkg:oci/" + path.Base(name) + "@" + cmp.Or(strings.Replace(pin.Digest, ":", "%3A", 1), pin.Version)
+	}
+	return "pkg:generic/" + pin.Name + "@" + pin.Version
+}

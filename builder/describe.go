@@ -1,0 +1,80 @@
+package builder
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/imgbuild/imgbuild/builder/bill"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/rootfs"
+	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/store"
+	"github.com/imgbuild/imgbuild/internal/tree"
+)
+
+// signatureEnding is what a signature's file is called beyond what it signs.
+const signatureEnding = ".sig"
+
+// loadKey reads the signing key that was asked for; nil is none.
+func loadKey(o Options) (*bill.Key, error) {
+	if o.Sign == "" {
+		return nil, nil
+	}
+	key, err := bill.LoadKey(o.Sign)
+	return key, fault.Wrap(fault.Usage, err)
+}
+
+// describe writes both bills of materials.
+func describe(ctx context.Context, o Options, p *plan.Plan, m *Manifest, root *tree.Tree, s *store.Store, scratch string) error {
+	defer o.Report.Stage("listing what is in the image")()
+	b, err := bill.Make(ctx, p, rootfs.Version(p), root, bill.Sums{Store: s})
+	if err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		format, ending string
+		write          func() ([]byte, error)
+	}{{"spdx", ".spdx.json", b.SPDX}, {"cyclonedx", ".cdx.json", b.CycloneDX}} {
+		text, err := d.write()
+		if err != nil {
+			return err
+		}
+		if err := m.document(d.format, p.Name()+d.ending, text, scratch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attest writes the statement about all that was made, and signs all of it.
+func attest(p *plan.Plan, m *Manifest, key *bill.Key, scratch string) error {
+	var subjects []bill.Subject
+	for _, w := range m.files() {
+		subjects = append(subjects, bill.SHA256(w.File, w.SHA256))
+	}
+	statement, err := bill.Provenance(p, subjects)
+	if err != nil {
+		return err
+	}
+	if err := m.document("provenance", p.Name()+".intoto.json", statement, scratch); err != nil || key == nil {
+		return err
+	}
+	envelope, err := key.Envelope(statement)
+	if err != nil {
+		return err
+	}
+	if err := m.document("dsse", p.Name()+".intoto.jsonl", envelope, scratch); err != nil {
+		return err
+	}
+	for _, w := range append(m.files(), measured("", p.Name()+manifestEnding, m.text())) {
+		signature, err := key.Sign(w.SHA256)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(scratch, w.File+signatureEnding), signature, 0o644); err != nil { // #nosec G306 -- public
+			return err
+		}
+	}
+	return nil
+}
