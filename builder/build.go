@@ -5,7 +5,6 @@ package builder
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 
 	"github.com/imgbuild/imgbuild/builder/assemble"
@@ -80,30 +79,30 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(scratch) //nolint:errcheck // what matters was renamed out of it
+	defer scratch.remove()
 	root, kernel, err := layOut(ctx, o, p, sources, tools)
 	if err != nil {
 		return nil, err
 	}
-	disk, err := assembleDisk(ctx, o, p, root, kernel, tools, scratch)
+	disk, err := assembleDisk(ctx, o, p, root, kernel, tools, scratch.path)
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := writeOutputs(ctx, o, p, disk, scratch)
+	manifest, err := writeOutputs(ctx, o, p, disk, scratch.path)
 	if err != nil {
 		return nil, err
 	}
-	if err := describe(ctx, o, p, manifest, root, sources.Store(), scratch); err != nil {
+	if err := describe(ctx, o, p, manifest, root, sources.Store(), scratch.path); err != nil {
 		return nil, err
 	}
 	// check
-	if err := checkOutputs(ctx, o, manifest, scratch); err != nil {
+	if err := checkOutputs(ctx, o, manifest, scratch.path); err != nil {
 		return nil, err
 	}
-	if err := attest(p, manifest, key, scratch); err != nil {
+	if err := attest(p, manifest, key, scratch.path); err != nil {
 		return nil, err
 	}
-	if err := publish(o, p, manifest, scratch); err != nil {
+	if err := publish(o, p, manifest, scratch.path); err != nil {
 		return nil, err
 	}
 	if err := vouch(o, p, manifest, key, sources.Store()); err != nil {

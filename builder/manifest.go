@@ -145,11 +145,3 @@ func writeFile(path string, data []byte) error {
 	}
 	return renameio.WriteFile(path, data, 0o644) // #nosec G306 -- no secret
 }
-
-// makeScratch makes the folder that everything grows in, on the outputs' file system.
-func makeScratch(out string) (string, error) {
-	if err := os.MkdirAll(out, 0o755); err != nil { // #nosec G301 -- the user's output folder
-		return "", err
-	}
-	return os.MkdirTemp(out, ".imgbuild-")
-}

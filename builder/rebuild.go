@@ -41,13 +41,13 @@ func Rebuild(ctx context.Context, o Options, image string) error {
 	if !maps.Equal(t.digests(), m.Tools) {
 		return fault.New(fault.Verify, "%s: built by another imgbuild, whose node programs differ from this one's: rebuild it with that one", image)
 	}
-	scratch, err := os.MkdirTemp(dir, ".imgbuild-rebuild-")
+	scratch, err := makeScratch(filepath.Clean(dir))
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch) //nolint:errcheck // a scratch folder
+	defer scratch.remove()
 	node.Output.Formats = []string{m.Outputs[i].Format}
-	o.Role, o.node, o.Out, o.LockFile = m.Role, node, scratch, filepath.Join(scratch, lock.FileName)
+	o.Role, o.node, o.Out, o.LockFile = m.Role, node, scratch.path, filepath.Join(scratch.path, lock.FileName)
 	pins := lock.File{Format: lock.Format, Nodes: map[string]lock.Entry{m.Role: {Asked: plan.Ask(node), Pins: m.Inputs}}}
 	if err := writeFile(o.LockFile, pins.Bytes()); err != nil {
 		return err
@@ -55,7 +55,7 @@ func Rebuild(ctx context.Context, o Options, image string) error {
 	if _, err := Build(ctx, o); err != nil {
 		return fmt.Errorf("rebuilding %s: %w", image, err)
 	}
-	return sameBytes(image, filepath.Join(scratch, file))
+	return sameBytes(image, filepath.Join(scratch.path, file))
 }
 
 func readManifest(file string) (*Manifest, *spec.Node, error) {

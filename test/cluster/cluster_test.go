@@ -178,7 +178,9 @@ func (s *suite) pods(t *testing.T) {
 		}
 	}
 	sh(t, s.c.Master, "kubectl logs client | grep -q 'client is up' && kubectl delete -f /run/web.yaml --now --wait=false")
-	sh(t, s.c.Master, "kubectl -n kube-system rollout restart deployment coredns && kubectl -n kube-system rollout status deployment coredns --timeout=300s")
+	// Made anew now that both nodes are there, they spread: at first boot both go where the first node is.
+	sh(t, s.c.Master, "kubectl -n kube-system scale deployment coredns --replicas=0 && kubectl -n kube-system wait --for=delete pod -l k8s-app=kube-dns --timeout=180s && "+
+		"kubectl -n kube-system scale deployment coredns --replicas=2 && kubectl -n kube-system rollout status deployment coredns --timeout=300s")
 	for app, label := range map[string]string{"coredns": "kube-system get pods -l k8s-app=kube-dns", "flannel": "kube-flannel get pods -l k8s-app=flannel"} {
 		nodes := sh(t, s.c.Master, "kubectl -n "+label+" --field-selector=status.phase=Running -o jsonpath='{range .items[*]}{.spec.nodeName}{\"\\n\"}{end}' | sort -u")
 		if len(strings.Fields(nodes)) != 2 {

@@ -1,0 +1,65 @@
+package builder
+
+import (
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// scratch is a folder that everything grows in, on the outputs' file system. It is
+// locked (flock(2)) for as long as its build lives, so that a build can tell the
+// folders of the dead from those of its neighbours, and take them away.
+type scratch struct {
+	path string
+	lock *os.File
+}
+
+const scratchPattern = ".imgbuild-*"
+
+// makeScratch makes the folder out where it is missing, takes away in it what
+// killed builds have left, and makes a scratch folder.
+func makeScratch(out string) (*scratch, error) {
+	if err := os.MkdirAll(out, 0o755); err != nil { // #nosec G301 -- the user's output folder
+		return nil, err
+	}
+	door, err := lockFolder(out, unix.LOCK_EX) // one at a time: a folder is locked before it is seen
+	if err != nil {
+		return nil, err
+	}
+	defer door.Close() //nolint:errcheck // gives the lock back
+	left, err := filepath.Glob(filepath.Join(out, scratchPattern))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range left {
+		if lock, err := lockFolder(dir, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			_ = os.RemoveAll(dir) // the next build tries again
+			_ = lock.Close()
+		}
+	}
+	dir, err := os.MkdirTemp(out, scratchPattern)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockFolder(dir, unix.LOCK_EX)
+	return &scratch{dir, lock}, err
+}
+
+// remove takes the folder away; what matters was renamed out of it.
+func (s *scratch) remove() {
+	_ = os.RemoveAll(s.path) // the next build tries again
+	_ = s.lock.Close()
+}
+
+func lockFolder(dir string, how int) (*os.File, error) {
+	f, err := os.Open(dir) // #nosec G304 -- the user's output folder, or our own below it
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil { // #nosec G115 -- a descriptor is small
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
