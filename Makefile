@@ -3,10 +3,11 @@ GO      ?= go
 ARCH    ?= amd64
 BIN     := bin
 OUT     ?= demo-out
+FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release flips lint generate clean
+.PHONY: help tools build demo test short versions bench release flips fuzz reliability lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +41,14 @@ release: ## pack imgbuild itself, VERSION=1.2.3: tar.gz, deb, rpm and OCI image 
 
 flips: ## flip 1000 bits of a signed build, one at a time: all must be found
 	$(GO) test -timeout 75m -count=1 -v ./test/cluster -run 'TestImages/signed' -flips 1000
+
+fuzz: ## run every fuzz target for FUZZTIME (default 60s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$dir/*_test.go); do \
+			echo "== $$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; done; done
+
+reliability: tools ## every campaign of bad days in full; writes docs/reliability.md (an hour)
+	$(GO) test -timeout 4h -count=1 ./test/badday -rounds 100 -update
 
 lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 	@./test/lint.sh

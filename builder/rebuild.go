@@ -47,7 +47,8 @@ func Rebuild(ctx context.Context, o Options, image string) error {
 	}
 	defer scratch.remove()
 	node.Output.Formats = []string{m.Outputs[i].Format}
-	o.Role, o.node, o.Out, o.LockFile = m.Role, node, scratch.path, filepath.Join(scratch.path, lock.FileName)
+	again := filepath.Join(scratch.path, "again") // the build locks its own folder, and scratch is locked
+	o.Role, o.node, o.Out, o.LockFile = m.Role, node, again, filepath.Join(scratch.path, lock.FileName)
 	pins := lock.File{Format: lock.Format, Nodes: map[string]lock.Entry{m.Role: {Asked: plan.Ask(node), Pins: m.Inputs}}}
 	if err := writeFile(o.LockFile, pins.Bytes()); err != nil {
 		return err
@@ -55,7 +56,7 @@ func Rebuild(ctx context.Context, o Options, image string) error {
 	if _, err := Build(ctx, o); err != nil {
 		return fmt.Errorf("rebuilding %s: %w", image, err)
 	}
-	return sameBytes(image, filepath.Join(scratch.path, file))
+	return sameBytes(image, filepath.Join(again, file))
 }
 
 func readManifest(file string) (*Manifest, *spec.Node, error) {

@@ -32,7 +32,7 @@ func Load(o Options) (*spec.Node, error) {
 	}
 	in := spec.Input{Role: o.Role, Profiles: profiles.Files, Sets: o.Sets}
 	for _, name := range o.Files {
-		data, err := os.ReadFile(name) // #nosec G304 -- the file that the user named
+		data, err := readDocument(name)
 		if err != nil {
 			return nil, fault.New(fault.Spec, "reading the spec: %w", err)
 		}
@@ -43,6 +43,16 @@ func Load(o Options) (*spec.Node, error) {
 		o.Report.Note("%s", w)
 	}
 	return node, fault.Wrap(fault.Spec, found.Err())
+}
+
+// readDocument stops where a document is too large, so that none is too large to read.
+func readDocument(name string) ([]byte, error) {
+	f, err := os.Open(name) // #nosec G304 -- the file that the user named
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	return io.ReadAll(io.LimitReader(f, spec.MaxDocument+1))
 }
 
 func openSources(o Options, n *spec.Node) (*source.Set, error) {

@@ -20,7 +20,8 @@ const (
 // commonProfile is laid below the profile of the role.
 const commonProfile = "common"
 
-// Document is a file that the caller has read. Name is what findings call it.
+// Document is a file that the caller has read, up to one byte more than
+// MaxDocument. Name is what findings call it.
 type Document struct {
 	Name string
 	Data []byte

@@ -123,7 +123,7 @@ func TestDocumentLimits(t *testing.T) {
 		{"10,000 deep", "a: " + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000), "node.yaml:1:19: values are nested more than 16 levels deep; a node needs 4 levels"},
 		{"a million deep", "a: " + strings.Repeat("[", 1_000_000), "node.yaml:1: exceeded max depth of 10000; a node needs 4 levels"},
 		{"long list", head + "firewall:\n  allow:\n" + strings.Repeat("  - tcp/1\n", 1001), "node.yaml:5:3: a list or mapping has more than 1000 entries; a node's description is short"},
-		{"large", strings.Repeat("#", 1<<20+1), "node.yaml: the file has 1048577 bytes, 1048576 are allowed; a node's description is short; large files belong in a package or base image"},
+		{"large", strings.Repeat("#", 1<<20+1), "node.yaml: the file has more than the 1048576 bytes that are allowed; a node's description is short; large files belong in a package or base image"},
 		{"UTF-16", "\xff\xfea\x00", "node.yaml:1:1: byte 0xff is not text; save the file as UTF-8 without control characters"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 
 // What a document may be at most. The deepest value of a Node lies 4 levels down.
 const (
-	maxDocument = 1 << 20
+	MaxDocument = 1 << 20 // bytes
 	maxDepth    = 16
 	maxItems    = 1000 // of one list or mapping
 )
@@ -26,8 +26,8 @@ func parse(file string, data []byte) (*yaml.Node, Findings) {
 	fail := func(line, column int, message, hint string) (*yaml.Node, Findings) {
 		return nil, Findings{{Pos: Pos{file, line, column}, Message: message, Hint: hint}}
 	}
-	if len(data) > maxDocument {
-		return fail(0, 0, sprintf("the file has %d bytes, %d are allowed", len(data), maxDocument), "a node's description is short; large files belong in a package or base image")
+	if len(data) > MaxDocument {
+		return fail(0, 0, sprintf("the file has more than the %d bytes that are allowed", MaxDocument), "a node's description is short; large files belong in a package or base image")
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if i := firstBad(data); i >= 0 {

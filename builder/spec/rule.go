@@ -77,7 +77,7 @@ var rules = map[string]rule{
 	"time.servers[]": {Pattern: `^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$`, Want: "a host name or address", Hint: `write it as "ntp.example.org"`},
 
 	"files[].path":    {Pattern: `^(/[A-Za-z0-9._@+:~-]+)+$`, Want: "an absolute file path", Hint: "use letters, digits and . _ @ + : ~ - between single slashes"},
-	"files[].content": {Max: maxDocument},
+	"files[].content": {Max: MaxDocument},
 	"files[].mode":    {Pattern: `^0[0-7]{3}$`, Want: "a mode", Hint: `write it in quotes, as "0644"`},
 
 	"disk.varSize":     {Pattern: `^[1-9][0-9]{0,5}(Mi|Gi|Ti)$`, Want: "a size", Hint: `write it as "4Gi" or "512Mi"`},

@@ -22,8 +22,8 @@ func set(n *Node, assignment string) Findings {
 	switch {
 	case firstBad([]byte(assignment)) >= 0 || strings.ContainsAny(assignment, "\r\n"):
 		return Findings{{Pos: Pos{File: strings.TrimSpace(fromSet)}, Message: sprintf("%s holds control characters or bytes that are not UTF-8", quote(assignment)), Hint: "give such values in a file with -f"}}
-	case len(assignment) > maxDocument:
-		return Findings{{Pos: Pos{File: strings.TrimSpace(fromSet)}, Message: sprintf("%d bytes long, %d are allowed", len(assignment), maxDocument)}}
+	case len(assignment) > MaxDocument:
+		return Findings{{Pos: Pos{File: strings.TrimSpace(fromSet)}, Message: sprintf("%d bytes long, %d are allowed", len(assignment), MaxDocument)}}
 	case !ok || path == "" || !oneLine(path):
 		return Findings{{Pos: Pos{File: strings.TrimSpace(fromSet)}, Message: sprintf("%s is not path=value", quote(assignment)), Hint: "write it as --set kubernetes.version=1.37.2"}}
 	}

@@ -59,10 +59,21 @@ func Image(ctx context.Context, file string) (*Report, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	r := &Report{Format: format, Size: size, Findings: []Finding{}}
-	if err := r.read(ctx, disk); err != nil {
+	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return r, nil
+}
+
+// guard turns a panic into an error: the file system libraries are made for file
+// systems, and this is where anything at all may be one.
+func guard(read func() error) (err error) {
+	defer func() {
+		if what := recover(); what != nil {
+			err = fmt.Errorf("its structure makes no sense: %v", what)
+		}
+	}()
+	return read()
 }
 
 // open tells the format by its magic; a qcow2 image with a backing file is
