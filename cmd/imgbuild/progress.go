@@ -23,12 +23,19 @@ type progress struct {
 	every time.Duration
 	last  time.Time
 	width int
+	steps map[string]mark
+}
+
+// mark is where a step was when it was heard of first: its rate is measured from there.
+type mark struct {
+	when time.Time
+	done int64
 }
 
 var _ report.Reporter = (*progress)(nil)
 
 func newProgress(w io.Writer) *progress {
-	p := &progress{w: w, every: 10 * time.Second}
+	p := &progress{w: w, every: 10 * time.Second, steps: map[string]mark{}}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) { // #nosec G115 -- a file descriptor fits
 		p.live, p.every = true, 200*time.Millisecond
 	}
@@ -50,14 +57,20 @@ func (p *progress) Progress(step string, done, total int64, unit string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := repro.Now()
+	begin, known := p.steps[step]
+	if !known || done < begin.done {
+		begin = mark{now, done}
+		p.steps[step] = begin
+	}
 	if now.Sub(p.last) < p.every {
 		return
 	}
 	p.last = now
 	text := fmt.Sprintf("  %s: %s", step, amount(done, unit))
 	if total > 0 {
-		text += fmt.Sprintf(" of %s (%d%%)", amount(total, unit), done*100/total)
+		text = fmt.Sprintf("  %s: %s of %s (%d%%)", step, strings.Fields(amount(done, unit))[0], amount(total, unit), done*100/total)
 	}
+	text += pace(now.Sub(begin.when), done-begin.done, total-done, unit)
 	if !p.live {
 		fmt.Fprintln(p.w, text)
 		return
@@ -74,6 +87,22 @@ func (p *progress) line(format string, args ...any) {
 		p.width = 0
 	}
 	fmt.Fprintf(p.w, format+"\n", args...)
+}
+
+// pace is the rate so far and the time that is left at that rate, once there is
+// enough to judge by.
+func pace(took time.Duration, done, left int64, unit string) (text string) {
+	if took < 2*time.Second || done <= 0 {
+		return ""
+	}
+	rate := float64(done) / took.Seconds()
+	if unit == "B" {
+		text = fmt.Sprintf(", %s/s", amount(int64(rate), unit))
+	}
+	if left > 0 {
+		text += fmt.Sprintf(", %s left", time.Duration(float64(left)/rate*float64(time.Second)).Round(time.Second))
+	}
+	return text
 }
 
 func amount(n int64, unit string) string {
