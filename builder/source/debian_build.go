@@ -49,7 +49,7 @@ func (b DebianBase) Build(ctx context.Context, pins []lock.Pin, deb func(lock.Pi
 		names = append(names, p.Name)
 	}
 	args := []string{"--variant=essential", "--format=tar", "--architectures=" + b.Arch, "--include=" + strings.Join(names, ","),
-		`--aptopt=Acquire::Languages "none"`, "--customize-hook=rm -f \"$1/etc/apt/sources.list\" \"$1/etc/apt/apt.conf.d/99mmdebstrap\""}
+		`--aptopt=Acquire::Languages "none"`, `--aptopt=Acquire::http::Proxy::127.0.0.1 "DIRECT"`, "--customize-hook=rm -f \"$1/etc/apt/sources.list\" \"$1/etc/apt/apt.conf.d/99mmdebstrap\""}
 	for _, opt := range leaveOut {
 		args = append(args, "--dpkgopt="+opt)
 	}

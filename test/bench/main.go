@@ -1,7 +1,6 @@
 // Command bench is `make bench`: it times what people wait for, beside cp of the
-// same bytes, and writes the figures as
-// a table and as JSON. Machines differ and are shared: what counts is the ratio
-// within one run.
+// same bytes and beside mkosi, and writes the figures as a table and as JSON.
+// Machines differ and are shared: what counts is the ratio within one run.
 package main
 
 import (

@@ -113,8 +113,8 @@ func (c *NodeConfig) Validate() error {
 	if c.Hostname != "" && !hostnameForm.MatchString(c.Hostname) {
 		bad("hostname", "%q: want a DNS label", c.Hostname)
 	}
-	if c.NodeIP != "" && net.ParseIP(c.NodeIP) == nil {
-		bad("nodeIP", "%q: want an IP address", c.NodeIP)
+	if ip := net.ParseIP(c.NodeIP); c.NodeIP != "" && (ip == nil || !ip.IsGlobalUnicast()) {
+		bad("nodeIP", "%q: want the IP address at which other nodes reach this one", c.NodeIP)
 	}
 	if !tokenForm.MatchString(c.Token.Reveal()) {
 		bad("token", "want a bootstrap token: six and sixteen lower-case letters and digits, a dot between")
@@ -175,8 +175,8 @@ func CheckEndpoint(endpoint string) error {
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 		return fmt.Errorf("%q: the port must be 1 to 65535", endpoint)
 	}
-	if net.ParseIP(host) == nil && !nameForm.MatchString(host) {
-		return fmt.Errorf("%q: %q is neither an IP address nor a DNS name", endpoint, host)
+	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsMulticast()) || ip == nil && !nameForm.MatchString(host) {
+		return fmt.Errorf("%q: %q is neither the IP address of a host nor a DNS name", endpoint, host)
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func (a *Agent) placePKI(context.Context) error {
 }
 
 func (a *Agent) preflightInit(ctx context.Context) error {
-	if err := a.writeKubeadmConfig(initConfig(a.facts, a.config, a.journal.Hostname)); err != nil {
+	if err := a.writeKubeadmConfig(KubeadmConfig(a.facts, a.config, a.journal.Hostname)); err != nil {
 		return err
 	}
 	return a.preflight(ctx, "init")
@@ -194,11 +194,7 @@ func (a *Agent) placeKubeconfig(context.Context) error {
 }
 
 func (a *Agent) preflightJoin(ctx context.Context) error {
-	hash, err := identity.CAHash(a.config.CACert)
-	if err != nil {
-		return err
-	}
-	if err := a.writeKubeadmConfig(joinConfig(a.facts, a.config, a.journal.Hostname, hash)); err != nil {
+	if err := a.writeKubeadmConfig(KubeadmConfig(a.facts, a.config, a.journal.Hostname)); err != nil {
 		return err
 	}
 	return a.preflight(ctx, "join")

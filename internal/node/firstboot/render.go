@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/imgbuild/imgbuild/internal/node/config"
+	"github.com/imgbuild/imgbuild/internal/node/identity"
 )
 
 // registration is the part that init and join share (kubeadm API v1beta4).
@@ -70,7 +71,19 @@ const apiServerArgs = `  extraArgs:
   - {name: audit-log, hostPath: /var/log/kubernetes/audit, mountPath: /var/log/kubernetes/audit, pathType: DirectoryOrCreate}
 `
 
-// initConfig is kubeadm's configuration on the first master.
+// KubeadmConfig is what kubeadm reads (API v1beta4): for init on a master, for
+// join on a worker, where the CA is pinned by its hash.
+func KubeadmConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, error) {
+	if c.Role == config.Master {
+		return initConfig(f, c, hostname)
+	}
+	hash, err := identity.CAHash(c.CACert)
+	if err != nil {
+		return "", err
+	}
+	return joinConfig(c, hostname, hash), nil
+}
+
 func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, error) {
 	host, _, err := net.SplitHostPort(c.Endpoint)
 	if err != nil {
@@ -98,13 +111,9 @@ func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, 
 	return b.String(), nil
 }
 
-// joinConfig is kubeadm's configuration on a worker; the CA is pinned by its hash.
-func joinConfig(_ config.Facts, c *config.NodeConfig, hostname, caHash string) (string, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    token: %s\n    apiServerEndpoint: %q\n    caCertHashes: [%q]\n",
-		c.Token.Reveal(), c.Endpoint, caHash)
-	b.WriteString(registration(c, hostname) + timeouts)
-	return b.String(), nil
+func joinConfig(c *config.NodeConfig, hostname, caHash string) string {
+	return fmt.Sprintf("apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    token: %s\n    apiServerEndpoint: %q\n    caCertHashes: [%q]\n",
+		c.Token.Reveal(), c.Endpoint, caHash) + registration(c, hostname) + timeouts
 }
 
 func orDefault(value, other string) string {
