@@ -35,8 +35,10 @@ var campaigns = []struct{ name, judge string }{
 	{"kill -9 of a build at a random time", "the next plain build: the same sha256, nothing left in the folder"},
 	{"no space left, for outputs or for the cache", "one line that says so, no output, nothing left; with space the same sha256"},
 	{"a cache entry corrupt, short, empty, gone or unreadable", "the same sha256, or one clear error; never another image"},
+	{"a package that comes wrong, short, late, elsewhere or not at all", "the same sha256 after a retry, or exit code 6 and nothing filed"},
 	{"eight builds at once on one cache", "the same sha256 from each"},
 	{"a hostile word in a field of the spec", "refused with path and line; or systemd-analyze, nft and the plan's own lines unmoved"},
+	{"a hostile word in a field of a node config", "refused with the field, or kubeadm config validate"},
 	{"YAML that explodes, nests or repeats", "one error within 1 s of CPU time and 100 MiB"},
 	{"a canary in environment and arguments of a build", "not in image, documents, cache, log"},
 }
