@@ -140,10 +140,10 @@ var _ lock.Resolver = resolver{}
 
 // Resolve implements lock.Resolver.
 func (r resolver) Resolve(ctx context.Context, req lock.Request) ([]lock.Pin, error) {
-	switch {
-	case req.Kind == lock.KindBase:
+	switch req.Kind {
+	case lock.KindBase:
 		return r.set.ResolveBase(ctx, req)
-	case req.Kind == lock.KindImage:
+	case lock.KindImage:
 		if req.Version == "" {
 			c, err := r.set.Constants(ctx, req.Source, r.node.Kubernetes.Version)
 			if err != nil {

@@ -24,7 +24,7 @@ const (
 )
 
 // ConfigCredential is the systemd credential that a node config travels as.
-const ConfigCredential = "imgbuild.node"
+const ConfigCredential = "imgbuild.node" // #nosec G101 -- its name
 
 // Node describes one machine.
 type Node struct {

@@ -17,7 +17,7 @@ import (
 // hand, and the sources that run a kubeadm get a copy of it.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && strings.Join(os.Args[1:4], " ") == "config images list" {
-		fmt.Println(strings.Join(fakeConstants.Images(strings.TrimPrefix(os.Args[5], "v")), "\n"))
+		fmt.Fprintln(os.Stdout, strings.Join(fakeConstants.Images(strings.TrimPrefix(os.Args[5], "v")), "\n"))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())

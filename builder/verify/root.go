@@ -33,7 +33,7 @@ func readSuperblock(tree io.ReaderAt, rootSize int64) (*superblock, error) {
 	blocks, saltLen := le.Uint64(b[72:]), int(le.Uint16(b[80:]))
 	if string(b[:8]) != "verity\x00\x00" || le.Uint32(b[8:]) != 1 || le.Uint32(b[12:]) != 1 ||
 		strings.TrimRight(string(b[32:64]), "\x00") != "sha256" || le.Uint32(b[64:]) != block || le.Uint32(b[68:]) != block ||
-		blocks == 0 || blocks > uint64(rootSize/block) || saltLen > 256 || !zero(b[82:88]) || !zero(b[88+saltLen:]) { // #nosec G115 -- a size is not negative
+		blocks == 0 || blocks > uint64(rootSize/block) || saltLen > 256 || !zero(b[82:88]) || !zero(b[88+saltLen:]) { //nolint:gosec // a size is not negative
 		return nil, nil
 	}
 	return &superblock{int64(blocks), b[88 : 88+saltLen]}, nil // #nosec G115 -- checked

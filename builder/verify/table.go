@@ -75,7 +75,7 @@ func readHeader(disk io.ReaderAt, at int64) (header, entries []byte, err error) 
 		return nil, nil, fmt.Errorf("implausible table of %d entries of %d bytes", count, step)
 	}
 	e := make([]byte, count*step)
-	if err := readAt(disk, e, int64(le.Uint64(h[72:]))*sectorSize); err != nil { // #nosec G115 -- a wrong number only fails to read
+	if err := readAt(disk, e, int64(le.Uint64(h[72:]))*sectorSize); err != nil { //nolint:gosec // a wrong number only fails to read
 		return nil, nil, err
 	}
 	if crc32.ChecksumIEEE(e) != le.Uint32(h[88:]) {

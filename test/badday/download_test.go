@@ -26,58 +26,9 @@ func TestDownloads(t *testing.T) {
 	const name = "a package that comes wrong, short, late, elsewhere or not at all"
 	want := good(t)
 	victim, text := aPackage(t)
-	send := func(w http.ResponseWriter, length int, body []byte) {
-		w.Header().Set("Content-Length", fmt.Sprint(length))
-		_, _ = w.Write(body) // the client may be gone
-	}
-	status := func(code int) func(w http.ResponseWriter, n int64) {
-		return func(w http.ResponseWriter, n int64) {
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "busy", code)
-		}
-	}
-	type way struct {
-		name string
-		from int64 // the try that is answered well, or 0
-		give func(w http.ResponseWriter, n int64)
-	}
-	ways := []way{
-		{"another byte", 0, func(w http.ResponseWriter, _ int64) {
-			bad := slices.Clone(text)
-			bad[len(bad)/2] ^= 1
-			send(w, len(bad), bad)
-		}},
-		{"429 twice", 3, status(http.StatusTooManyRequests)},
-		{"a page instead of the file", 0, func(w http.ResponseWriter, _ int64) {
-			_, _ = io.WriteString(w, "<html>Log in to the hotel's network</html>")
-		}},
-		{"not there", 0, status(http.StatusNotFound)},
-		{"broken off twice", 3, func(w http.ResponseWriter, _ int64) { send(w, len(text), text[:len(text)/2]) }},
-		{"another length", 0, func(w http.ResponseWriter, _ int64) { send(w, len(text)-1, text[:len(text)-1]) }},
-		{"a flood", 0, func(w http.ResponseWriter, _ int64) {
-			for range 100 {
-				_, _ = w.Write(text)
-			}
-		}},
-		{"503 twice", 3, status(http.StatusServiceUnavailable)},
-		{"500 for ever", 0, status(http.StatusInternalServerError)},
-		{"broken off for ever", 0, func(w http.ResponseWriter, _ int64) { send(w, len(text), text[:len(text)/2]) }},
-		{"elsewhere", 2, func(w http.ResponseWriter, _ int64) {
-			w.Header().Set("Location", victim.URL+"?again")
-			w.WriteHeader(http.StatusFound)
-		}},
-		{"elsewhere for ever", 0, func(w http.ResponseWriter, n int64) {
-			w.Header().Set("Location", fmt.Sprintf("%s?%d", victim.URL, n))
-			w.WriteHeader(http.StatusFound)
-		}},
-		{"stalled once", 2, func(w http.ResponseWriter, _ int64) {
-			send(w, len(text), text[:len(text)/2])
-			_ = http.NewResponseController(w).Flush()
-			time.Sleep(40 * time.Second) // longer than the client waits
-		}},
-	}
 	cache := ownCache(t)
 	blob := filepath.Join(cache, "blobs", strings.TrimPrefix(victim.Digest, "sha256:"))
+	ways := badWays(victim.URL, text)
 	for _, way := range ways[:times(4, len(ways))] {
 		if err := errors.Join(os.Remove(blob), tools.Forget(t.Context(), cache, "base ")); err != nil {
 			t.Fatal(err)
@@ -112,6 +63,63 @@ func TestDownloads(t *testing.T) {
 		if err := os.WriteFile(blob, text, 0o444); err != nil { // for the next way to take away
 			t.Fatal(err)
 		}
+	}
+}
+
+// way is one way to be given a file.
+type way struct {
+	name string
+	from int64 // the try that is answered well, or 0
+	give func(w http.ResponseWriter, n int64)
+}
+
+func send(w http.ResponseWriter, length int, body []byte) {
+	w.Header().Set("Content-Length", fmt.Sprint(length))
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// badWays are the ways in which the bytes of url may come.
+func badWays(url string, text []byte) []way {
+	status := func(code int) func(w http.ResponseWriter, n int64) {
+		return func(w http.ResponseWriter, n int64) {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "busy", code)
+		}
+	}
+	return []way{
+		{"another byte", 0, func(w http.ResponseWriter, _ int64) {
+			bad := slices.Clone(text)
+			bad[len(bad)/2] ^= 1
+			send(w, len(bad), bad)
+		}},
+		{"429 twice", 3, status(http.StatusTooManyRequests)},
+		{"a page instead of the file", 0, func(w http.ResponseWriter, _ int64) {
+			_, _ = io.WriteString(w, "<html>Log in to the hotel's network</html>")
+		}},
+		{"not there", 0, status(http.StatusNotFound)},
+		{"broken off twice", 3, func(w http.ResponseWriter, _ int64) { send(w, len(text), text[:len(text)/2]) }},
+		{"another length", 0, func(w http.ResponseWriter, _ int64) { send(w, len(text)-1, text[:len(text)-1]) }},
+		{"a flood", 0, func(w http.ResponseWriter, _ int64) {
+			for range 100 {
+				_, _ = w.Write(text)
+			}
+		}},
+		{"503 twice", 3, status(http.StatusServiceUnavailable)},
+		{"500 for ever", 0, status(http.StatusInternalServerError)},
+		{"broken off for ever", 0, func(w http.ResponseWriter, _ int64) { send(w, len(text), text[:len(text)/2]) }},
+		{"elsewhere", 2, func(w http.ResponseWriter, _ int64) {
+			w.Header().Set("Location", url+"?again")
+			w.WriteHeader(http.StatusFound)
+		}},
+		{"elsewhere for ever", 0, func(w http.ResponseWriter, n int64) {
+			w.Header().Set("Location", fmt.Sprintf("%s?%d", url, n))
+			w.WriteHeader(http.StatusFound)
+		}},
+		{"stalled once", 2, func(w http.ResponseWriter, _ int64) {
+			send(w, len(text), text[:len(text)/2])
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(40 * time.Second) // longer than the client waits
+		}},
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 const (
 	APIVersion = "imgbuild.dev/v1alpha1"
 	Kind       = "NodeConfig"
-	Credential = "imgbuild.node" // the systemd credential that holds it
+	Credential = "imgbuild.node" //nolint:gosec // the name of the systemd credential that holds it
 	SeedLabel  = "IMGBUILD"      // file-system label of a seed disk
 	SeedFile   = "node.yaml"     // the file on it
 	FactsFile  = "/usr/lib/imgbuild/node.json"
