@@ -65,6 +65,26 @@ func Image(ctx context.Context, file string) (*Report, error) {
 	return r, nil
 }
 
+// Disk says why the file is no disk that a firmware would look at: its format is
+// not known, or it does not begin with a GPT. What is on it is Image's business.
+func Disk(file string) error {
+	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	disk, _, _, err := open(f)
+	if err == nil {
+		if _, _, err = readHeader(disk, sectorSize); err != nil {
+			err = fmt.Errorf("no partition table: %w", err)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
 // guard turns a panic into an error: the file system libraries are made for file
 // systems, and this is where anything at all may be one.
 func guard(read func() error) (err error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/qemu"
@@ -62,7 +63,7 @@ serves it, so give --forward to that one and stop it last. A cluster in two term
 }
 
 func boot(cmd *cobra.Command, image string, o bootOptions) (err error) {
-	forwards, err := o.check(image)
+	forwards, err := o.check()
 	if err != nil {
 		return err
 	}
@@ -72,6 +73,9 @@ func boot(cmd *cobra.Command, image string, o bootOptions) (err error) {
 	}
 	if node.Config, err = readNodeConfig(o.config); err != nil {
 		return err
+	}
+	if err := verify.Disk(image); err != nil {
+		return fault.New(fault.Usage, "boot: no disk image: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "imgbuild-boot-")
 	if err != nil {
@@ -118,10 +122,7 @@ func bootNode(ctx context.Context, node boottest.Node, dir, socket string) error
 
 // check finds the mistakes that the command line alone shows, and returns the
 // forwards, host address to guest address.
-func (o *bootOptions) check(image string) (map[string]string, error) {
-	if _, err := os.Stat(image); err != nil {
-		return nil, fault.New(fault.Usage, "boot: %w", err)
-	}
+func (o *bootOptions) check() (map[string]string, error) {
 	if o.via != qemu.SMBIOS && o.via != qemu.FWCfg && o.via != boottest.Seed {
 		return nil, fault.New(fault.Usage, "--via %s: smbios, fw_cfg or seed", o.via)
 	}

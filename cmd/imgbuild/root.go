@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/builder"
@@ -24,8 +26,10 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
   imgbuild worker -o out`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          usageArgs(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          noSuchCommand,
+
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
@@ -34,6 +38,18 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
 		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newBootCmd(), newClusterCmd(), newSchemaCmd(), newManCmd())
 	return cmd
+}
+
+// noSuchCommand refuses arguments of the root: they are commands that do not exist.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return fault.New(fault.Usage, "unknown command %q%s; see `imgbuild --help`", args[0], hint)
 }
 
 // buildFlags adds the flags that describe a node to cmd.
