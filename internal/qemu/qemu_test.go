@@ -66,7 +66,7 @@ func TestCredentialsThatDoNotFit(t *testing.T) {
 	for want, o := range map[string]Options{
 		"pass it by SMBIOS":  {Via: FWCfg, Credentials: map[string][]byte{strings.Repeat("x", 40): nil}},
 		"on a seed disk":     {Via: SMBIOS, Credentials: map[string][]byte{"big": make([]byte, maxSMBIOS)}},
-		"no such file or di": {Via: SMBIOS, Dir: "/nonexistent", Credentials: map[string][]byte{"a": nil}},
+		"no such file or di": {Via: SMBIOS, Dir: filepath.Join(t.TempDir(), "none"), Credentials: map[string][]byte{"a": nil}},
 	} {
 		if o.Dir == "" {
 			o.Dir = t.TempDir()
