@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/qemu"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
@@ -22,9 +23,6 @@ const (
 	Subnet  = "10.0.0.0/24"
 	Gateway = "10.0.0.1"
 )
-
-// ConfigCredential is the systemd credential that a node config travels as.
-const ConfigCredential = "imgbuild.node" // #nosec G101 -- its name
 
 // Node describes one machine.
 type Node struct {
@@ -100,7 +98,7 @@ func passConfig(ctx context.Context, o *qemu.Options, n Node) error {
 		if n.Via != "" {
 			o.Via = n.Via
 		}
-		o.Credentials[ConfigCredential] = n.Config
+		o.Credentials[config.Credential] = n.Config
 	}
 	return nil
 }

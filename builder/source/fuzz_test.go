@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -26,10 +27,8 @@ func FuzzURIs(f *testing.F) {
 	f.Add([]byte("'http://deb.example.org/pool/main/b/bash/bash_5.2%2b1_amd64.deb' bash_5.2%2b1_amd64.deb 1500792 SHA256:00\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		pins, err := DebianBase{Name: "debian-trixie"}.parseURIs(text)
-		for _, p := range pins {
-			if err == nil && p.Digest == "sha256:" && len(text) > 1<<20 {
-				t.Error(p)
-			}
+		if lines := bytes.Count(text, []byte("'")); err == nil && len(pins) == 0 && lines > 0 {
+			t.Errorf("%q gives nothing, and no error", text)
 		}
 	})
 }

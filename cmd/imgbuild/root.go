@@ -27,10 +27,9 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noSuchCommand,
-
-		SuggestionsMinimumDistance: 2,
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	cmd.SuggestionsMinimumDistance = 2 // letters
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
 	})
@@ -47,7 +46,7 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	}
 	hint := ""
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = fmt.Sprintf("; did you mean %q?", near[0])
+		hint = fmt.Sprintf(", did you mean %q", near[0])
 	}
 	return fault.New(fault.Usage, "unknown command %q%s; see `imgbuild --help`", args[0], hint)
 }

@@ -24,7 +24,7 @@ func newPlan(files map[string]tree.Content) (*plan, error) {
 	p.addDir(".")
 	for _, name := range p.files {
 		if clean, err := tree.Clean(name); err != nil || clean != name || name == "." {
-			return nil, fmt.Errorf("path %q is not clean: write it without leading slash, '.' and '..' in it", name)
+			return nil, fmt.Errorf("path %q is not clean: it must have no leading slash and no '.' or '..' part", name)
 		}
 		if size := files[name].Size(); size < 1 || size > maxFile { // the library gives an empty file a cluster, which FAT forbids
 			return nil, fmt.Errorf("%s: %d bytes, must have 1 to %d", name, size, int64(maxFile))

@@ -63,7 +63,7 @@ func Clean(p string) (string, error) {
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		if part == ".." {
-			return "", fmt.Errorf("path %q: climbs out by '..' in it", p)
+			return "", fmt.Errorf("path %q: a '..' part climbs out", p)
 		}
 		if len(part) > 255 {
 			return "", fmt.Errorf("path %q: a name is longer than 255 bytes", p)

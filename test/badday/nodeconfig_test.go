@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/erofs/go-erofs"
 	"go.yaml.in/yaml/v3"
@@ -16,7 +15,6 @@ import (
 	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/node/firstboot"
-	"github.com/imgbuild/imgbuild/internal/node/identity"
 	"github.com/imgbuild/imgbuild/internal/run"
 )
 
@@ -27,12 +25,7 @@ func TestHostileNodeConfig(t *testing.T) {
 	const name = "a hostile word in a field of a node config"
 	good(t)
 	kubeadm := extract(t, "usr/bin/kubeadm")
-	id, err := identity.New("demo", "10.0.0.10:6443", 24*time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(t.TempDir(), "demo")
-	if err := id.Save(dir); err != nil {
+	if err := tools.Identity(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	paths := texts(reflect.TypeFor[config.NodeConfig](), nil)
@@ -41,7 +34,7 @@ func TestHostileNodeConfig(t *testing.T) {
 	}
 	accepted := 0
 	for _, role := range []string{config.Master, config.Worker} {
-		data, err := os.ReadFile(filepath.Join(dir, role+".yaml"))
+		data, err := os.ReadFile(filepath.Join(folder, "cluster", role+".yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,9 +48,17 @@ func cause(out string) string {
 	return strings.Join(lines, "; ")
 }
 
-// preflight runs kubeadm's checks and keeps their warnings in the status. A node
+// preflight writes kubeadm's configuration, which every later phase reads too, runs
+// its checks and keeps their warnings in the status. A node
 // that is beyond them is not checked again: its own ports would be in the way.
 func (a *Agent) preflight(ctx context.Context, verb string) error {
+	text, err := KubeadmConfig(a.facts, a.config, a.journal.Hostname)
+	if err != nil {
+		return err
+	}
+	if err := writeDurably(a.kubeadmFile(), []byte(text), 0o600); err != nil {
+		return err
+	}
 	if a.journal.Phase != Fresh {
 		return nil
 	}
@@ -62,13 +70,6 @@ func (a *Agent) preflight(ctx context.Context, verb string) error {
 		}
 	}
 	return err
-}
-
-func (a *Agent) writeKubeadmConfig(text string, err error) error {
-	if err != nil {
-		return err
-	}
-	return writeDurably(a.kubeadmFile(), []byte(text), 0o600)
 }
 
 // placePKI puts the prepared authorities where kubeadm looks; it makes the rest.
@@ -94,12 +95,7 @@ func (a *Agent) placePKI(context.Context) error {
 	return nil
 }
 
-func (a *Agent) preflightInit(ctx context.Context) error {
-	if err := a.writeKubeadmConfig(KubeadmConfig(a.facts, a.config, a.journal.Hostname)); err != nil {
-		return err
-	}
-	return a.preflight(ctx, "init")
-}
+func (a *Agent) preflightInit(ctx context.Context) error { return a.preflight(ctx, "init") }
 
 // clusterPhases come once the control plane answers; each makes or updates
 // objects in it, so they can be run again.
@@ -193,12 +189,7 @@ func (a *Agent) placeKubeconfig(context.Context) error {
 	return writeDurably(a.path("/root/.kube/config"), data, 0o600)
 }
 
-func (a *Agent) preflightJoin(ctx context.Context) error {
-	if err := a.writeKubeadmConfig(KubeadmConfig(a.facts, a.config, a.journal.Hostname)); err != nil {
-		return err
-	}
-	return a.preflight(ctx, "join")
-}
+func (a *Agent) preflightJoin(ctx context.Context) error { return a.preflight(ctx, "join") }
 
 func (a *Agent) join(ctx context.Context) error {
 	if err := a.record(Dirty); err != nil {
