@@ -76,11 +76,11 @@ func verifyChain(chain []byte, rootsFile string) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("reading the root certificates: %w", err)
 	}
 	roots, err := parseCerts(text)
-	if err != nil || len(roots) == 0 {
+	if err != nil {
 		return nil, fmt.Errorf("%s holds no PEM certificates", rootsFile)
 	}
 	certs, err := parseCerts(chain)
-	if err != nil || len(certs) == 0 {
+	if err != nil {
 		return nil, fmt.Errorf("%w: its certificate is unreadable", ErrSignature)
 	}
 	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
@@ -101,10 +101,14 @@ func verifyChain(chain []byte, rootsFile string) (*x509.Certificate, error) {
 	return certs[0], nil
 }
 
+// parseCerts reads PEM certificates, of which there must be one.
 func parseCerts(text []byte) (out []*x509.Certificate, err error) {
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
+			if len(out) == 0 {
+				return nil, errors.New("no PEM certificate")
+			}
 			return out, nil
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
