@@ -7,6 +7,8 @@ import (
 	"context"
 	"path/filepath"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/imgbuild/imgbuild/builder/assemble"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
@@ -84,15 +86,24 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := assembleDisk(ctx, o, p, root, kernel, tools, scratch.path)
-	if err != nil {
+	var manifest *Manifest
+	var bills []document
+	group, sub := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		disk, err := assembleDisk(sub, o, p, root, kernel, tools, scratch.path)
+		if err == nil {
+			manifest, err = writeOutputs(sub, o, p, disk, scratch.path)
+		}
+		return err
+	})
+	group.Go(func() (err error) {
+		bills, err = describe(sub, o, p, root, sources.Store())
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	manifest, err := writeOutputs(ctx, o, p, disk, scratch.path)
-	if err != nil {
-		return nil, err
-	}
-	if err := describe(ctx, o, p, manifest, root, sources.Store(), scratch.path); err != nil {
+	if err := manifest.add(scratch.path, bills...); err != nil {
 		return nil, err
 	}
 	// check

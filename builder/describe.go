@@ -25,26 +25,19 @@ func loadKey(o Options) (*bill.Key, error) {
 	return key, fault.Wrap(fault.Usage, err)
 }
 
-// describe writes both bills of materials.
-func describe(ctx context.Context, o Options, p *plan.Plan, m *Manifest, root *tree.Tree, s *store.Store, scratch string) error {
+// describe makes both bills of materials.
+func describe(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, s *store.Store) ([]document, error) {
 	defer o.Report.Stage("listing what is in the image")()
 	b, err := bill.Make(ctx, p, rootfs.Version(p), root, bill.Sums{Store: s})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, d := range []struct {
-		format, ending string
-		write          func() ([]byte, error)
-	}{{"spdx", ".spdx.json", b.SPDX}, {"cyclonedx", ".cdx.json", b.CycloneDX}} {
-		text, err := d.write()
-		if err != nil {
-			return err
-		}
-		if err := m.document(d.format, p.Name()+d.ending, text, scratch); err != nil {
-			return err
-		}
+	spdx, err := b.SPDX()
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	cyclonedx, err := b.CycloneDX()
+	return []document{{"spdx", p.Name() + ".spdx.json", spdx}, {"cyclonedx", p.Name() + ".cdx.json", cyclonedx}}, err
 }
 
 // attest writes the statement about all that was made, and signs all of it.
@@ -57,14 +50,14 @@ func attest(p *plan.Plan, m *Manifest, key *bill.Key, scratch string) error {
 	if err != nil {
 		return err
 	}
-	if err := m.document("provenance", p.Name()+".intoto.json", statement, scratch); err != nil || key == nil {
+	if err := m.add(scratch, document{"provenance", p.Name() + ".intoto.json", statement}); err != nil || key == nil {
 		return err
 	}
 	envelope, err := key.Envelope(statement)
 	if err != nil {
 		return err
 	}
-	if err := m.document("dsse", p.Name()+".intoto.jsonl", envelope, scratch); err != nil {
+	if err := m.add(scratch, document{"dsse", p.Name() + ".intoto.jsonl", envelope}); err != nil {
 		return err
 	}
 	for _, w := range append(m.files(), measured("", p.Name()+manifestEnding, m.text())) {

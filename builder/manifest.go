@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/assemble"
 	"github.com/imgbuild/imgbuild/builder/lock"
@@ -51,10 +52,21 @@ func (m *Manifest) text() []byte {
 	return append(text, '\n')
 }
 
-// document writes a document into the scratch folder and lists it.
-func (m *Manifest) document(format, file string, text []byte, scratch string) error {
-	m.Documents = append(m.Documents, measured(format, file, text))
-	return writeFile(filepath.Join(scratch, file), text)
+// document speaks of the outputs, in a standard format.
+type document struct {
+	format, file string
+	text         []byte
+}
+
+// add writes documents into the scratch folder and lists them.
+func (m *Manifest) add(scratch string, documents ...document) error {
+	for _, d := range documents {
+		m.Documents = append(m.Documents, measured(d.format, d.file, d.text))
+		if err := writeFile(filepath.Join(scratch, d.file), d.text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func measured(format, file string, text []byte) Written {
@@ -103,9 +115,14 @@ func (w *Written) measure(file string) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	sum, size, err := sparse.SHA256(f)
-	w.Size, w.SHA256 = size, hex.EncodeToString(sum)
-	return errors.Join(err, f.Sync())
+	var group errgroup.Group
+	group.Go(f.Sync)
+	group.Go(func() error {
+		sum, size, err := sparse.SHA256(f)
+		w.Size, w.SHA256 = size, hex.EncodeToString(sum)
+		return err
+	})
+	return group.Wait()
 }
 
 // publish gives every file its final name; an old manifest goes first and the new

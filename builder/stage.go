@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
@@ -167,22 +169,25 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 		}
 		err = fault.Wrap(fault.Fetch, err)
 	}()
-	layers, err := s.Base(ctx, pins)
-	if err != nil {
-		return nil, nil, err
-	}
-	if base, err = rootfs.Layers(layers); err != nil {
-		return nil, nil, err
-	}
-	done := o.Report.Stage("gathering the Kubernetes parts")
-	files, err := s.Parts(ctx, pins)
-	done()
-	if err != nil {
-		return nil, nil, err
-	}
 	out = parts{}
-	for name, file := range files {
-		out[name] = file
+	group, sub := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		layers, err := s.Base(sub, pins)
+		if err == nil {
+			base, err = rootfs.Layers(layers)
+		}
+		return err
+	})
+	group.Go(func() error {
+		defer o.Report.Stage("gathering the Kubernetes parts")()
+		files, err := s.Parts(sub, pins)
+		for name, file := range files {
+			out[name] = file
+		}
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
 	}
 	out[ImageArchive], err = packImages(ctx, o, arch, pins, s, base)
 	return base, out, err
@@ -210,9 +215,5 @@ func packImages(ctx context.Context, o Options, arch string, pins []lock.Pin, s 
 	if err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	return tree.Section{File: path, Length: info.Size()}, nil
+	return tree.File(path)
 }

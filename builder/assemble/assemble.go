@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,13 +89,14 @@ func ukiName(p *plan.Plan) string {
 
 func seal(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File) (*sealedRoot, error) {
 	s := &sealedRoot{dataAt: mib + p.Disk.ESPSize}
+	salt := sha256.Sum256([]byte("imgbuild verity salt " + p.ID))
+	tree := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
 	var err error
-	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt}); err != nil {
+	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt, Ready: tree.Ready}); err != nil {
 		return nil, err
 	}
 	s.treeAt = s.dataAt + align(s.dataSize)
-	salt := sha256.Sum256([]byte("imgbuild verity salt " + p.ID))
-	made, err := verity.Write(ctx, io.NewOffsetWriter(f, s.treeAt), io.NewSectionReader(f, s.dataAt, s.dataSize), s.dataSize, salt[:], repro.UUID("verity", p.ID))
+	made, err := tree.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", p.ID))
 	s.hash, s.treeSize = made.RootHash, made.HashSize
 	return s, err
 }

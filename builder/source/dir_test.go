@@ -49,7 +49,7 @@ func TestDirYieldsPartsAndImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _ := os.ReadFile(parts["kubelet"].Path)
+	got, _ := os.ReadFile(parts["kubelet"].File)
 	if !bytes.Equal(got, self(t)) || len(parts) != 2 {
 		t.Errorf("%d parts; kubelet has %d bytes", len(parts), len(got))
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/internal/run"
 )
@@ -89,6 +91,11 @@ func (g *goModule) built(j job) (string, bool) {
 }
 
 func (g *goModule) missing(jobs []job) (out []job) {
+	var group errgroup.Group
+	for _, j := range jobs {
+		group.Go(func() error { g.built(j); return nil }) // the store remembers what it has checked
+	}
+	_ = group.Wait()
 	seen := map[string]bool{}
 	for _, j := range jobs {
 		if _, ok := g.built(j); !ok && !seen[j.key] {

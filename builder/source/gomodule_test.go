@@ -119,8 +119,8 @@ func TestGoModuleBuildsTheSameBytesElsewhere(t *testing.T) {
 		}
 		build := map[string]string{}
 		for name, p := range parts {
-			build[name] = filepath.Base(p.Path)
-			if err := checkELF(p.Path, "amd64"); err != nil {
+			build[name] = filepath.Base(p.File)
+			if err := checkELF(p.File, "amd64"); err != nil {
 				t.Error(err)
 			}
 		}

@@ -123,7 +123,7 @@ func TestRecipesLookLikeUpstreamsImages(t *testing.T) {
 			if err := os.WriteFile(file, []byte(p.name), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			parts = append(parts, Executable{p.name, file, int64(len(p.name))})
+			parts = append(parts, Executable{File: file, Length: int64(len(p.name))})
 		}
 		img, err := packer.pack(r, parts)
 		if err != nil {

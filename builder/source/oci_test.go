@@ -56,8 +56,8 @@ func TestOCIYieldsPartsAndImages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if parts["kubeadm"].Len != int64(len(self(t))) {
-				t.Errorf("kubeadm has %d bytes", parts["kubeadm"].Len)
+			if parts["kubeadm"].Length != int64(len(self(t))) {
+				t.Errorf("kubeadm has %d bytes", parts["kubeadm"].Length)
 			}
 			images, err := s.Images(t.Context(), pins, nil)
 			if err != nil {

@@ -10,9 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -55,25 +53,14 @@ type Options struct {
 }
 
 // Executable is a file in the store, ready to be put on a node.
-type Executable struct {
-	Name, Path string
-	Len        int64
-}
-
-var _ tree.Content = Executable{}
-
-// Open implements tree.Content.
-func (e Executable) Open() (io.ReadCloser, error) { return os.Open(e.Path) }
-
-// Size implements tree.Content.
-func (e Executable) Size() int64 { return e.Len }
+type Executable = tree.Section
 
 func executable(name, path string) (Executable, error) {
-	info, err := os.Stat(path)
+	e, err := tree.File(path)
 	if err != nil {
-		return Executable{}, fmt.Errorf("reading %s: %w", name, err)
+		return e, fmt.Errorf("reading %s: %w", name, err)
 	}
-	return Executable{Name: name, Path: path, Len: info.Size()}, nil
+	return e, nil
 }
 
 // Set is all sources with one set of options.

@@ -138,7 +138,7 @@ func where(t testing.TB, file, text string) int64 {
 // attacker could do who may write the disk but not the command line's hash.
 func reseal(t testing.TB, f *os.File, rootAt, rootSize, treeAt int64, salt []byte) string {
 	t.Helper()
-	made, err := verity.Write(t.Context(), io.NewOffsetWriter(f, treeAt), io.NewSectionReader(f, rootAt, rootSize), rootSize, salt, [16]byte{1})
+	made, err := verity.New(t.Context(), io.NewSectionReader(f, rootAt, rootSize), salt).Write(io.NewOffsetWriter(f, treeAt), rootSize, [16]byte{1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,11 +101,11 @@ func zero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 
 func hashBlocks(ctx context.Context, src io.Reader, salt []byte) ([]byte, error) {
 	var out []byte
-	buf := make([]byte, 256*block)
+	buf, h := make([]byte, 256*block), sha256.New()
 	for {
 		n, err := io.ReadFull(src, buf)
 		for b := buf[:n]; len(b) >= block; b = b[block:] {
-			h := sha256.New()
+			h.Reset()
 			h.Write(salt)
 			h.Write(b[:block])
 			out = h.Sum(out)

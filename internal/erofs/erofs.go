@@ -28,6 +28,10 @@ type Options struct {
 	Label string    // volume name, at most 15 bytes; may be empty
 	Epoch int64     // modification time of every entry, seconds since 1970
 	At    int64     // where in the file the image begins, in bytes
+
+	// Ready hears how many bytes of the image are written; but for the first
+	// block, they stay as they are. May be nil.
+	Ready func(size int64)
 }
 
 // Super block fields, as offsets into the image.
@@ -74,7 +78,7 @@ func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64,
 }
 
 func pack(out *os.File, src *source, opt Options) (int64, error) {
-	buf := &buffered{w: bufio.NewWriterSize(out, 1<<20), f: out, at: opt.At}
+	buf := &buffered{w: bufio.NewWriterSize(&counted{f: out, ready: opt.Ready}, 1<<20), f: out, at: opt.At}
 	// The build time equals every entry's time, which lets the writer choose compact inodes.
 	w := erofs.Create(buf, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(opt.Epoch), 0)) // #nosec G115 -- checked not negative
 	if err := w.CopyFrom(src); err != nil {
@@ -111,6 +115,21 @@ func stamp(f *os.File, opt Options) error {
 	binary.LittleEndian.PutUint32(block[checksumField:], sum)
 	_, err := f.WriteAt(block, opt.At)
 	return err
+}
+
+// counted tells how much is written.
+type counted struct {
+	f     *os.File
+	size  int64
+	ready func(int64)
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.f.Write(p)
+	if c.size += int64(n); c.ready != nil && err == nil {
+		c.ready(c.size)
+	}
+	return n, err
 }
 
 // buffered joins the library's many small writes; it seeks only once, at the end.

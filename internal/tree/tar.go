@@ -20,6 +20,15 @@ type Section struct {
 
 var _ Content = Section{}
 
+// File is all of the file at path, as it is now.
+func File(path string) (Section, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Section{}, err
+	}
+	return Section{File: path, Length: info.Size()}, nil
+}
+
 // Open implements Content; what it returns is an io.ReaderAt, too.
 func (s Section) Open() (io.ReadCloser, error) {
 	f, err := os.Open(s.File)

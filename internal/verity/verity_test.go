@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,7 +45,7 @@ func create(t testing.TB, dataPath string) (string, Result) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Write(t.Context(), out, bytes.NewReader(text), int64(len(text)), salt, id)
+	r, err := New(t.Context(), bytes.NewReader(text), salt).Write(out, int64(len(text)), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,9 +115,57 @@ func TestRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer out.Close()
-			if _, err := Write(t.Context(), out, bytes.NewReader(make([]byte, 5000)), c.size, c.salt, id); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := New(t.Context(), bytes.NewReader(make([]byte, 5000)), c.salt).Write(out, c.size, id); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
 	}
+}
+
+// TestGrowingData hashes while the data comes, with its first block filled in at
+// the end, and wants the tree of the same data made in one go.
+func TestGrowingData(t *testing.T) {
+	all := make([]byte, 3*stretch+5*BlockSize)
+	for i := range all {
+		all[i] = byte(i>>12 ^ i)
+	}
+	var want, got bytes.Buffer
+	w, err := New(t.Context(), bytes.NewReader(all), salt).Write(at{&want}, int64(len(all)), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tree := New(t.Context(), f, salt)
+	for done := 0; done < len(all); {
+		part := slices.Clone(all[done:min(done+stretch/2-7, len(all))])
+		if done == 0 {
+			clear(part[:BlockSize])
+		}
+		if _, err := f.Write(part); err != nil {
+			t.Fatal(err)
+		}
+		done += len(part)
+		tree.Ready(int64(done))
+	}
+	if _, err := f.WriteAt(all[:BlockSize], 0); err != nil {
+		t.Fatal(err)
+	}
+	g, err := tree.Write(at{&got}, int64(len(all)), id)
+	if err != nil || !bytes.Equal(g.RootHash, w.RootHash) || !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Errorf("root hash %x, %v; in one go %x", g.RootHash, err, w.RootHash)
+	}
+}
+
+// at appends what is written in order.
+type at struct{ *bytes.Buffer }
+
+func (a at) WriteAt(p []byte, off int64) (int, error) {
+	if off != int64(a.Len()) {
+		return 0, fmt.Errorf("written at %d, want %d", off, a.Len())
+	}
+	return a.Write(p)
 }

@@ -48,7 +48,7 @@ Packages=%s
 func makeMkosi(ctx context.Context, dir, image string) (*mkosi, error) {
 	m := &mkosi{root: filepath.Join(dir, "mkosi")}
 	if err := run.Run(ctx, run.Cmd{Name: "mmdebstrap", Args: []string{"--variant=apt",
-		"--include=mkosi,systemd-repart,systemd-ukify,systemd-boot-efi,systemd-container,mtools,dosfstools,erofs-utils,kmod,cpio,zstd,ca-certificates,debian-archive-keyring,uidmap", "trixie", m.root}}); err != nil {
+		"--include=mkosi,systemd-boot,systemd-repart,systemd-ukify,systemd-boot-efi,systemd-container,mtools,dosfstools,erofs-utils,kmod,cpio,zstd,ca-certificates,debian-archive-keyring,uidmap", "trixie", m.root}}); err != nil {
 		return nil, err
 	}
 	text, err := os.ReadFile(strings.TrimSuffix(image, ".raw") + ".manifest.json") // #nosec G304 -- what bench just built
@@ -70,12 +70,12 @@ func makeMkosi(ctx context.Context, dir, image string) (*mkosi, error) {
 		return nil, err
 	}
 	for file, text := range map[string]string{
-		"node/mkosi.conf":                                         fmt.Sprintf(mkosiConf, strings.Join(packages, " ")),
+		"node/mkosi.conf":                                         fmt.Sprintf(mkosiConf, strings.Join(packages, ",")),
 		"node/mkosi.repart/00-esp.conf":                           "[Partition]\nType=esp\nFormat=vfat\nCopyFiles=/boot:/\nCopyFiles=/efi:/\nSizeMinBytes=256M\nSizeMaxBytes=256M\n",
 		"node/mkosi.repart/10-root.conf":                          "[Partition]\nType=root\nFormat=erofs\nCopyFiles=/\nVerity=data\nVerityMatchKey=root\nMinimize=best\n",
 		"node/mkosi.repart/20-verity.conf":                        "[Partition]\nType=root-verity\nVerity=hash\nVerityMatchKey=root\nMinimize=best\n",
 		"node/mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources": "", // instead of its own, with a suite that not every mirror has
-		"node/packages/.keep":                                     "", "node/cache/.keep": "", "node/out/.keep": "",
+		"node/packages/.keep":                                     "", "node/cache/.keep": "", "node/cold/.keep": "", "node/out/.keep": "",
 	} {
 		file = filepath.Join(m.root, file)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { // #nosec G301 -- a scratch folder
@@ -124,6 +124,6 @@ func (m *mkosi) changed(ctx context.Context, u *run.Usage) (err error) {
 
 // cold builds from the packages alone.
 func (m *mkosi) cold(ctx context.Context, u *run.Usage) (err error) {
-	*u, err = m.build(ctx, "--incremental=no")
+	*u, err = m.build(ctx, "--incremental=no", "--cache-directory=/node/cold") // its force empties the folder
 	return err
 }

@@ -31,8 +31,12 @@ func (b *runner) times(ctx context.Context) ([]Time, error) {
 	changed := func(formats string) timed {
 		return func(ctx context.Context, u *run.Usage) error {
 			line++
-			return b.imgbuild("worker", "-o", filepath.Join(b.k.Dir, "changed"), "--lock", filepath.Join(out, "imgbuild.lock"), "--format", formats,
-				"--set", fmt.Sprintf("boot.sysctls={vm.max_map_count: '%d'}", 262144+line))(ctx, u)
+			file := filepath.Join(b.k.Dir, "changed.yaml")
+			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", 262144+line)
+			if err := os.WriteFile(file, text, 0o644); err != nil { // #nosec G306 -- a scratch file
+				return err
+			}
+			return b.imgbuild("worker", "-f", file, "-o", filepath.Join(b.k.Dir, "changed"), "--lock", filepath.Join(out, "imgbuild.lock"), "--format", formats)(ctx, u)
 		}
 	}
 	type row struct {

@@ -28,7 +28,7 @@ import (
 var version = flag.String("kubernetes", "", "Kubernetes version of the cluster, such as 1.36 (default: the newest)")
 
 // limit is how long a cluster may take to come up on an emulated processor.
-const limit = 25 * time.Minute
+const limit = 40 * time.Minute
 
 // images are what both tests start from: the tools, an identity, a master's and a
 // worker's image and their plans, made once.

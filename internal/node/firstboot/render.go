@@ -23,7 +23,7 @@ func registration(c *config.NodeConfig, hostname string) string {
 const timeouts = `timeouts:
   controlPlaneComponentHealthCheck: 12m0s
   kubeletHealthCheck: 8m0s
-  kubernetesAPICall: 3m0s
+  kubernetesAPICall: 12m0s
   etcdAPICall: 4m0s
   tlsBootstrap: 12m0s
   discovery: 10m0s
