@@ -29,7 +29,7 @@ type Options struct {
 	CacheDir string   // empty: the XDG cache folder
 	ToolDir  string   // where the node's own executables lie; empty: beside this program
 	Offline  bool     // use no network: every input must be pinned and in the cache
-	Sign     string   // file of the private key that signs what is made; empty: nothing is signed
+	Sign     string   // private key that signs what is made: a PEM file, or PLUGIN://REFERENCE; empty: nothing is signed
 	Move     []string // what to pin anew although the lock answers: names of packages' base, parts or images, or "all"
 	Report   report.Reporter
 
@@ -52,7 +52,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	// decide
-	key, err := loadKey(o)
+	key, err := loadKey(ctx, o)
 	if err != nil {
 		return nil, err
 	}

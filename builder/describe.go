@@ -17,11 +17,11 @@ import (
 const signatureEnding = ".sig"
 
 // loadKey reads the signing key that was asked for; nil is none.
-func loadKey(o Options) (*bill.Key, error) {
+func loadKey(ctx context.Context, o Options) (*bill.Key, error) {
 	if o.Sign == "" {
 		return nil, nil
 	}
-	key, err := bill.LoadKey(o.Sign)
+	key, err := bill.LoadKey(ctx, o.Sign)
 	return key, fault.Wrap(fault.Usage, err)
 }
 

@@ -28,6 +28,8 @@ want sfdisk fdisk
 want objdump binutils
 want nft nftables
 want openssl openssl
+want softhsm2-util softhsm2
+want pkcs11-tool opensc
 want shellcheck shellcheck
 [ -z "$need" ] && exit 0
 echo "installing:$need" >&2

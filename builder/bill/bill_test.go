@@ -175,11 +175,11 @@ func TestKeys(t *testing.T) {
 		"garbage":        {pemFile(t, "PRIVATE KEY", []byte("x"), 0o600), "want ECDSA or RSA"},
 		"missing":        {"none.pem", "no such file"},
 	} {
-		if _, err := LoadKey(c.file); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := LoadKey(t.Context(), c.file); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	k, err := LoadKey(pemFile(t, "PRIVATE KEY", good, 0o600))
+	k, err := LoadKey(t.Context(), pemFile(t, "PRIVATE KEY", good, 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}

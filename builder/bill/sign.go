@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -14,14 +15,24 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 )
 
-// Key signs. Any crypto.Signer with an ECDSA or RSA key can be behind it.
+// Key signs with ECDSA or RSA.
 type Key struct{ signer crypto.Signer }
 
-// LoadKey reads a private key from a PEM file: PKCS #8, SEC 1 or PKCS #1. Others
-// may not be able to read the file. No error holds any of its bytes.
-func LoadKey(file string) (*Key, error) {
+// LoadKey takes a private key from a PEM file, or, named PLUGIN://REFERENCE, one
+// that never leaves its key service or token.
+func LoadKey(ctx context.Context, ref string) (*Key, error) {
+	if strings.Contains(ref, "://") {
+		return loadHeld(ctx, ref)
+	}
+	return loadFile(ref)
+}
+
+// loadFile reads PKCS #8, SEC 1 or PKCS #1. Others may not be able to read the
+// file. No error holds any of its bytes.
+func loadFile(file string) (*Key, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
@@ -76,8 +87,8 @@ func (k *Key) Name() string {
 }
 
 // Sign signs a file by its SHA-256 digest, in hex, as `openssl dgst -sha256 -sign`
-// does: ECDSA in ASN.1 DER, or RSA PKCS #1 v1.5. The same file gives the same
-// signature (RFC 6979).
+// does: ECDSA in ASN.1 DER, or RSA PKCS #1 v1.5. With a key from a file, the same
+// digest gives the same signature (RFC 6979).
 func (k *Key) Sign(digest string) ([]byte, error) {
 	sum, err := hex.DecodeString(digest)
 	if err != nil {

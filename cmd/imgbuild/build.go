@@ -34,7 +34,7 @@ when the build has succeeded and was verified, and not before.`, what),
 		},
 	}
 	formats = buildFlags(cmd, &o)
-	cmd.Flags().StringVar(&o.Sign, "sign", "", "private key, PEM (ECDSA or RSA): sign what is made")
+	cmd.Flags().StringVar(&o.Sign, "sign", "", "sign what is made with this private `key`: a PEM file (ECDSA or RSA), or PLUGIN://REFERENCE for one that a key service or token holds")
 	return cmd
 }
 
