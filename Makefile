@@ -7,7 +7,7 @@ FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release flips fuzz reliability lint generate clean
+.PHONY: help tools build demo test short versions bench release fuzz reliability lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,9 +39,6 @@ bench: tools build ## time builds and boots beside cp of the same bytes; writes 
 
 release: ## pack imgbuild itself, VERSION=1.2.3: tar.gz, deb, rpm and OCI image in dist/
 	@GO="$(GO)" ARCH="$(ARCH)" ./test/release/release.sh
-
-flips: ## flip 1000 bits of a signed build, one at a time: all must be found
-	$(GO) test -timeout 75m -count=1 -v ./test/cluster -run 'TestImages/signed' -flips 1000
 
 fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/imgbuild/imgbuild/builder/bill"
 	"github.com/imgbuild/imgbuild/builder/plan"
@@ -71,13 +72,8 @@ func published(o Options, p *plan.Plan, m *Manifest, key *bill.Key) []string {
 // vouchKey names everything that the outputs follow from: this very program, the
 // plan, how it is written, and who signs.
 func vouchKey(p *plan.Plan, key *bill.Key) (string, error) {
-	self, err := os.Open("/proc/self/exe")
+	program, err := self()
 	if err != nil {
-		return "", err
-	}
-	defer self.Close() //nolint:errcheck // read only
-	sum := sha256.New()
-	if _, err := io.Copy(sum, self); err != nil {
 		return "", err
 	}
 	outputs, err := json.Marshal(p.Outputs)
@@ -85,8 +81,20 @@ func vouchKey(p *plan.Plan, key *bill.Key) (string, error) {
 	if key != nil {
 		signer = key.Name()
 	}
-	return fmt.Sprintf("output %x %s %s %s", sum.Sum(nil), p.ID, outputs, signer), err
+	return fmt.Sprintf("output %x %s %s %s", program, p.ID, outputs, signer), err
 }
+
+// self is the SHA-256 of this program.
+var self = sync.OnceValues(func() ([]byte, error) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	return sum.Sum(nil), err
+})
 
 func (o Options) manifestPath(p *plan.Plan) string {
 	return filepath.Join(o.Out, p.Name()+manifestEnding)

@@ -5,15 +5,15 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/kms/cliplugin"
 	"github.com/sigstore/sigstore/pkg/signature/options"
+
+	"github.com/imgbuild/imgbuild/internal/run"
 )
 
 // held is a private key that somebody else holds: a key management service or a
@@ -30,11 +30,11 @@ var _ crypto.Signer = held{}
 
 // loadHeld runs the program sigstore-kms-PLUGIN from PATH for PLUGIN://REFERENCE.
 func loadHeld(ctx context.Context, ref string) (*Key, error) {
-	plugin, err := cliplugin.LoadSignerVerifier(ctx, ref, crypto.SHA256)
-	if errors.Is(err, exec.ErrNotFound) {
-		name, _, _ := strings.Cut(ref, "://")
+	name, _, _ := strings.Cut(ref, "://")
+	if _, err := run.Look(cliplugin.PluginBinaryPrefix + name); err != nil {
 		return nil, fmt.Errorf("%s: no program %s%s in PATH: install that plugin of sigstore's, or name a PEM file", ref, cliplugin.PluginBinaryPrefix, name)
 	}
+	plugin, err := cliplugin.LoadSignerVerifier(ctx, ref, crypto.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}

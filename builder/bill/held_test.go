@@ -6,9 +6,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,7 +59,7 @@ func (k *token) tool(out string, args ...string) ([]byte, error) {
 		args = append(args, "--input-file", in)
 	}
 	args = append([]string{"--module", softhsm, "--token-label", "imgbuild", "--login", "--pin", "1234", "--output-file", file}, args...)
-	if err := run.Run(context.Background(), run.Cmd{Name: "pkcs11-tool", Args: args}); err != nil {
+	if err := run.Run(context.Background(), run.Cmd{Name: "pkcs11-tool", Args: args, Env: []string{"SOFTHSM2_CONF=" + os.Getenv("SOFTHSM2_CONF")}}); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(file)
@@ -78,7 +80,11 @@ func (k *token) SignMessage(_ io.Reader, opts ...signature.SignOption) ([]byte, 
 		o.ApplyDigest(&digest)
 	}
 	id := k.key[strings.LastIndex(k.key, "+")+1:]
-	return k.tool(string(digest), "--sign", "--mechanism", "ECDSA", "--signature-format", "openssl", "--id", id)
+	raw, err := k.tool(string(digest), "--sign", "--mechanism", "ECDSA", "--id", id)
+	if err != nil || len(raw) != 64 {
+		return nil, errors.Join(err, fmt.Errorf("a signature of %d bytes", len(raw)))
+	}
+	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:32]), new(big.Int).SetBytes(raw[32:])}) // as ECDSA's DER is
 }
 
 var errNotAsked = errors.New("imgbuild does not ask for that")
@@ -119,6 +125,7 @@ func TestKeyInAToken(t *testing.T) {
 			"--keypairgen", "--key-type", "EC:prime256v1", "--id", id}})
 	}
 	for _, c := range made {
+		c.Env = []string{"SOFTHSM2_CONF=" + os.Getenv("SOFTHSM2_CONF")}
 		if err := run.Run(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}

@@ -2,9 +2,6 @@ package cluster
 
 import (
 	"context"
-	"flag"
-	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,15 +12,11 @@ import (
 	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdxlib"
 
-	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
-// flips is how many bits are flipped, one at a time; `make flips` flips 1000.
-var flips = flag.Int("flips", 24, "bits to flip in what a build signed")
-
-// signedBuild does what docs/supply-chain.md shows, line by line, then flips bits.
+// signedBuild does what docs/supply-chain.md shows, line by line.
 func signedBuild(ctx context.Context, t *testing.T, k kit.Kit, lock string) {
 	dir := t.TempDir()
 	page, err := os.ReadFile("../../docs/supply-chain.md")
@@ -40,7 +33,6 @@ func signedBuild(ctx context.Context, t *testing.T, k kit.Kit, lock string) {
 		t.Errorf("openssl verified %d files of 2:\n%s", n, said)
 	}
 	t.Run("bills", func(t *testing.T) { readBills(t, filepath.Join(dir, "out")) })
-	t.Run("flips", func(t *testing.T) { flipBits(ctx, t, filepath.Join(dir, "out"), filepath.Join(dir, "key.pub")) })
 }
 
 // readBills reads both bills with the libraries of their formats: each file of
@@ -92,65 +84,6 @@ func readCycloneDX(t *testing.T, file string) *cyclonedx.BOM {
 	var bom cyclonedx.BOM
 	must(t, cyclonedx.NewBOMDecoder(f, cyclonedx.BOMFileFormatJSON).Decode(&bom))
 	return &bom
-}
-
-// flipBits flips one bit of one file at a time: each is found with the key, and
-// those in the disk's sealed parts without it, too.
-func flipBits(ctx context.Context, t *testing.T, dir, pub string) {
-	key, err := verify.PublicKey(pub)
-	must(t, err)
-	image := filepath.Join(dir, "worker.raw")
-	sound, err := verify.Image(ctx, image)
-	must(t, err)
-	files, err := filepath.Glob(filepath.Join(dir, "worker.*"))
-	must(t, err)
-	r := rand.New(rand.NewPCG(1, 2))
-	caught, alone := 0, 0
-	for i := range *flips {
-		file := files[i%len(files)]
-		info, err := os.Stat(file)
-		must(t, err)
-		at, bit := r.Int64N(info.Size()), byte(1)<<r.IntN(8)
-		flip(t, file, at, bit)
-		report := &verify.Report{RootHash: sound.RootHash}
-		if err := report.Beside(image, key); err != nil || len(report.Findings) > 0 {
-			caught++
-		} else {
-			t.Errorf("%s: bit %#x of byte %d was flipped, and nobody noticed", filepath.Base(file), bit, at)
-		}
-		flip(t, file, at, bit)
-	}
-	must(t, os.RemoveAll(filepath.Join(dir, "worker.manifest.json")))
-	for _, p := range sound.Partitions[1:] {
-		for range max(2, *flips/100) {
-			at := p.Start + r.Int64N(p.Size/4096*4000) // not the few zeros behind the end
-			if at > p.Start+p.Size*9/10 {
-				at = p.Start
-			}
-			flip(t, image, at, 1)
-			if report, err := verify.Image(ctx, image); err != nil || len(report.Findings) > 0 {
-				alone++
-			} else {
-				t.Errorf("byte %d of %s was changed, and verify alone did not notice", at, p.Name)
-			}
-			flip(t, image, at, 1)
-		}
-	}
-	t.Logf("%d of %d flipped bits caught with the key; %d in root and verity without anything beside the image", caught, *flips, alone)
-}
-
-func flip(t *testing.T, file string, at int64, bit byte) {
-	t.Helper()
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	must(t, err)
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, at); err != nil && err != io.EOF {
-		t.Fatal(err)
-	}
-	b[0] ^= bit
-	_, err = f.WriteAt(b, at)
-	must(t, err)
 }
 
 // billIsTrue holds the bills against what the booted nodes themselves say.
