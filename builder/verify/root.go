@@ -11,9 +11,12 @@ import (
 	"io"
 	"io/fs"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/erofs/go-erofs"
+	"golang.org/x/sync/errgroup"
 )
 
 const block = 4096
@@ -52,7 +55,7 @@ func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) 
 		r.say("verity", "", "the superblock does not fit the root file system")
 		return false, nil
 	}
-	level, err := hashBlocks(ctx, io.NewSectionReader(root, 0, super.blocks*block), super.salt)
+	level, err := hashBlocks(ctx, root, super.blocks*block, super.salt)
 	if err != nil {
 		return false, fmt.Errorf("reading the root file system: %w", err)
 	}
@@ -60,7 +63,7 @@ func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) 
 	for len(level) > sha256.Size {
 		level = append(level, make([]byte, (block-len(level)%block)%block)...)
 		levels = append(levels, level)
-		if level, err = hashBlocks(ctx, bytes.NewReader(level), super.salt); err != nil {
+		if level, err = hashBlocks(ctx, bytes.NewReader(level), int64(len(level)), super.salt); err != nil {
 			return false, err
 		}
 	}
@@ -99,27 +102,31 @@ func (r *Report) checkRest(part *io.SectionReader, at int64, what string) error 
 
 func zero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 
-func hashBlocks(ctx context.Context, src io.Reader, salt []byte) ([]byte, error) {
-	var out []byte
-	buf, h := make([]byte, 256*block), sha256.New()
-	for {
-		n, err := io.ReadFull(src, buf)
-		for b := buf[:n]; len(b) >= block; b = b[block:] {
-			h.Reset()
-			h.Write(salt)
-			h.Write(b[:block])
-			out = h.Sum(out)
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return out, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+// hashBlocks is the digests of the blocks in the first size bytes, made by all processors.
+func hashBlocks(ctx context.Context, src io.ReaderAt, size int64, salt []byte) ([]byte, error) {
+	const stretch = 256 * block
+	out := make([]byte, size/block*sha256.Size)
+	group, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			buf, h := make([]byte, stretch), sha256.New()
+			for at := next.Add(stretch) - stretch; at < size; at = next.Add(stretch) - stretch {
+				b := buf[:min(stretch, size-at)]
+				if err := errors.Join(ctx.Err(), readAt(src, b, at)); err != nil {
+					return err
+				}
+				for to := at / block * sha256.Size; len(b) > 0; to, b = to+sha256.Size, b[block:] {
+					h.Reset()
+					h.Write(salt)
+					h.Write(b[:block])
+					h.Sum(out[to:to])
+				}
+			}
+			return nil
+		})
 	}
+	return out, group.Wait()
 }
 
 // setuid lists the programs that may change user or group when started.

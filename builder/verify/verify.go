@@ -151,7 +151,44 @@ func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
 	if err != nil || !sound { // nobody vouches for what lies in it
 		return err
 	}
-	return r.readRoot(section(disk, root))
+	return r.readRoot(section(&kept{disk: disk, size: r.Size, at: map[int64][]byte{}}, root))
+}
+
+// kept remembers what was read of a disk lately, in clusters of qcow2's usual
+// size: where they are compressed, each small read would inflate one again.
+type kept struct {
+	disk io.ReaderAt
+	size int64
+	at   map[int64][]byte
+	last [256]int64 // which, in a ring
+	n    int
+}
+
+// ReadAt implements io.ReaderAt, for one caller at a time.
+func (k *kept) ReadAt(p []byte, off int64) (n int, err error) {
+	const cluster = 64 << 10
+	for n < len(p) {
+		begin := (off + int64(n)) / cluster * cluster
+		c, ok := k.at[begin]
+		if !ok {
+			if begin >= k.size {
+				return n, io.EOF
+			}
+			c = make([]byte, min(cluster, k.size-begin))
+			if err := readAt(k.disk, c, begin); err != nil {
+				return n, err
+			}
+			delete(k.at, k.last[k.n%len(k.last)])
+			k.last[k.n%len(k.last)] = begin
+			k.at[begin], k.n = c, k.n+1
+		}
+		from := off + int64(n) - begin
+		if from >= int64(len(c)) {
+			return n, io.EOF
+		}
+		n += copy(p[n:], c[from:])
+	}
+	return n, nil
 }
 
 func (r *Report) say(check, path, format string, args ...any) {

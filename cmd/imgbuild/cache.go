@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ func newCacheCmd() *cobra.Command {
 			if dir, err = store.DefaultDir(); err != nil {
 				return nil, err
 			}
+		} else if _, err := os.Stat(dir); err != nil {
+			return nil, fault.New(fault.Usage, "no cache is there: %w", err)
 		}
 		return store.Open(dir)
 	}

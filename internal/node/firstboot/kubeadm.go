@@ -49,8 +49,8 @@ func cause(out string) string {
 }
 
 // preflight writes kubeadm's configuration, which every later phase reads too, runs
-// its checks and keeps their warnings in the status. A node
-// that is beyond them is not checked again: its own ports would be in the way.
+// its checks and keeps their warnings in the status. A node that is beyond them is
+// not checked again: its own ports would be in the way.
 func (a *Agent) preflight(ctx context.Context, verb string) error {
 	text, err := KubeadmConfig(a.facts, a.config, a.journal.Hostname)
 	if err != nil {
