@@ -169,18 +169,18 @@ func (s *suite) pods(t *testing.T) {
 	must(t, err)
 	image := sh(t, s.c.Master, "crictl images -o json | grep -o 'ghcr.io/flannel-io/flannel:[^\"]*' | head -1")
 	text := strings.NewReplacer("@IMAGE@", image, "@MASTER@", sh(t, s.c.Master, "hostname"), "@WORKER@", sh(t, s.c.Worker, "hostname")).Replace(string(manifest))
-	sh(t, s.c.Master, "cat > /run/web.yaml <<'YAML'\n"+text+"\nYAML\nkubectl apply -f /run/web.yaml && kubectl wait --for=condition=Ready pod/web pod/client --timeout=300s")
+	sh(t, s.c.Master, "cat > /run/web.yaml <<'YAML'\n"+text+"\nYAML\nkubectl apply -f /run/web.yaml && kubectl wait --for=condition=Ready pod/web pod/client --timeout=600s")
 	ip := sh(t, s.c.Master, "kubectl get pod web -o jsonpath={.status.podIP}")
 	for _, host := range []string{ip + "/8080", "web.default.svc.cluster.local/80"} {
-		got, err := s.c.Master.Until(limited(t, 3*time.Minute), 3*time.Second, "kubectl exec client -- bash -c 'exec 3<>/dev/tcp/"+host+"; cat <&3'")
+		got, err := s.c.Master.Until(limited(t, 8*time.Minute), 3*time.Second, "kubectl exec client -- bash -c 'exec 3<>/dev/tcp/"+host+"; cat <&3'")
 		if err != nil || got != "hello from web" {
 			t.Errorf("%s: got %q, %v", host, got, err)
 		}
 	}
 	sh(t, s.c.Master, "kubectl logs client | grep -q 'client is up' && kubectl delete -f /run/web.yaml --now --wait=false")
 	// Made anew now that both nodes are there, they spread: at first boot both go where the first node is.
-	sh(t, s.c.Master, "kubectl -n kube-system scale deployment coredns --replicas=0 && kubectl -n kube-system wait --for=delete pod -l k8s-app=kube-dns --timeout=180s && "+
-		"kubectl -n kube-system scale deployment coredns --replicas=2 && kubectl -n kube-system rollout status deployment coredns --timeout=300s")
+	sh(t, s.c.Master, "kubectl -n kube-system scale deployment coredns --replicas=0 && kubectl -n kube-system wait --for=delete pod -l k8s-app=kube-dns --timeout=400s && "+
+		"kubectl -n kube-system scale deployment coredns --replicas=2 && kubectl -n kube-system rollout status deployment coredns --timeout=600s")
 	for app, label := range map[string]string{"coredns": "kube-system get pods -l k8s-app=kube-dns", "flannel": "kube-flannel get pods -l k8s-app=flannel"} {
 		nodes := sh(t, s.c.Master, "kubectl -n "+label+" --field-selector=status.phase=Running -o jsonpath='{range .items[*]}{.spec.nodeName}{\"\\n\"}{end}' | sort -u")
 		if len(strings.Fields(nodes)) != 2 {
@@ -213,7 +213,7 @@ func (s *suite) outside(t *testing.T) {
 			t.Errorf("%s:%s open: %v, want %v (%v)", p.ip, p.port, err == nil, p.open, err)
 		}
 	}
-	if _, err := s.c.Master.Until(limited(t, 3*time.Minute), 3*time.Second, "kubectl --server https://127.0.0.1:6443 get --raw /livez"); err != nil { // etcd may be busy for a moment
+	if _, err := s.c.Master.Until(limited(t, 8*time.Minute), 3*time.Second, "kubectl --server https://127.0.0.1:6443 get --raw /livez"); err != nil { // etcd may be busy for a moment
 		t.Error(err)
 	}
 }
@@ -271,7 +271,7 @@ func (s *suite) coldBoot(t *testing.T) {
 
 func sh(t *testing.T, m *boottest.Machine, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	defer cancel()
 	out, err := m.Sh(ctx, script)
 	if err != nil {

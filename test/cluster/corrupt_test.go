@@ -37,7 +37,7 @@ func refuseCorruptRoot(ctx context.Context, t *testing.T, image string, k kit.Ki
 	m, err := boottest.Start(ctx, boottest.Node{Name: "corrupt", Image: bad, IP: kit.WorkerIP, Memory: 1024, CPUs: 2}, scratch, "", false)
 	must(t, err)
 	defer m.Kill()
-	for end := time.Now().Add(4 * time.Minute); ; time.Sleep(time.Second) {
+	for end := time.Now().Add(8 * time.Minute); ; time.Sleep(time.Second) {
 		console := m.Tail(2000)
 		if strings.Contains(console, "is corrupted") {
 			return

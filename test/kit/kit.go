@@ -120,7 +120,7 @@ func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, v
 
 // stopLimit is how long a node may take to stop its pods, each of which has its
 // own time to end.
-const stopLimit = 6 * time.Minute
+const stopLimit = 10 * time.Minute
 
 // Stop powers both nodes off, cleanly, side by side.
 func (c *Cluster) Stop(ctx context.Context) error {
