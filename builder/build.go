@@ -82,6 +82,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	defer scratch.remove()
+	go release(o, p) // nothing depends on it
 	root, kernel, err := layOut(ctx, o, p, sources, tools)
 	if err != nil {
 		return nil, err

@@ -186,6 +186,12 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 		}
 		return err
 	})
+	group.Go(func() error { // what is there is checked beside the others: the store remembers it
+		if digest, ok := s.Store().Lookup(archiveKey(arch, pins)); ok {
+			_, _ = s.Store().Get(digest)
+		}
+		return nil
+	})
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
@@ -196,9 +202,7 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 // packImages makes the archive of images once for the same pins.
 func packImages(ctx context.Context, o Options, arch string, pins []lock.Pin, s *source.Set, base *tree.Tree) (tree.Content, error) {
 	defer o.Report.Stage("gathering the container images")()
-	text, _ := json.Marshal(pins) // plain data cannot fail
-	key := fmt.Sprintf("images 2 %s %x", arch, sha256.Sum256(text))
-	path, err := s.Store().Once(ctx, key, func(ctx context.Context) (string, error) {
+	path, err := s.Store().Once(ctx, archiveKey(arch, pins), func(ctx context.Context) (string, error) {
 		images, err := s.Images(ctx, pins, base)
 		if err != nil {
 			return "", err
@@ -216,4 +220,9 @@ func packImages(ctx context.Context, o Options, arch string, pins []lock.Pin, s 
 		return nil, err
 	}
 	return tree.File(path)
+}
+
+func archiveKey(arch string, pins []lock.Pin) string {
+	text, _ := json.Marshal(pins) // plain data cannot fail
+	return fmt.Sprintf("images 2 %s %x", arch, sha256.Sum256(text))
 }

@@ -92,7 +92,7 @@ func seal(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File) (*seal
 	salt := sha256.Sum256([]byte("imgbuild verity salt " + p.ID))
 	tree := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
 	var err error
-	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt, Ready: tree.Ready}); err != nil {
+	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt, Wrote: tree.Add}); err != nil {
 		return nil, err
 	}
 	s.treeAt = s.dataAt + align(s.dataSize)

@@ -5,12 +5,11 @@
 package erofs
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
 
 	"github.com/erofs/go-erofs"
@@ -29,9 +28,10 @@ type Options struct {
 	Epoch int64     // modification time of every entry, seconds since 1970
 	At    int64     // where in the file the image begins, in bytes
 
-	// Ready hears how many bytes of the image are written; but for the first
-	// block, they stay as they are. May be nil.
-	Ready func(size int64)
+	// Wrote hears each whole Stretch of the image that is in the file, but the
+	// first, which is filled in last: its offset in the image, and its bytes, which
+	// are the caller's until it returns. Calls come side by side. May be nil.
+	Wrote func(at int64, data []byte)
 }
 
 // Super block fields, as offsets into the image.
@@ -64,10 +64,7 @@ func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64,
 	if err := out.Truncate(opt.At); err != nil {
 		return 0, fmt.Errorf("writing EROFS: %w", err)
 	}
-	if _, err := out.Seek(opt.At, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("writing EROFS: %w", err)
-	}
-	size, err := pack(out, src, opt)
+	size, err := pack(ctx, out, src, opt)
 	if err != nil {
 		return 0, fmt.Errorf("writing EROFS: %w", err)
 	}
@@ -77,17 +74,15 @@ func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64,
 	return size, nil
 }
 
-func pack(out *os.File, src *source, opt Options) (int64, error) {
-	buf := &buffered{w: bufio.NewWriterSize(&counted{f: out, ready: opt.Ready}, 1<<20), f: out, at: opt.At}
+func pack(ctx context.Context, out *os.File, src *source, opt Options) (int64, error) {
+	to := newStretches(ctx, out, opt)
 	// The build time equals every entry's time, which lets the writer choose compact inodes.
-	w := erofs.Create(buf, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(opt.Epoch), 0)) // #nosec G115 -- checked not negative
-	if err := w.CopyFrom(src); err != nil {
-		return 0, err
+	w := erofs.Create(to, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(opt.Epoch), 0)) // #nosec G115 -- checked not negative
+	err := w.CopyFrom(src)
+	if err == nil {
+		err = w.Close()
 	}
-	if err := w.Close(); err != nil {
-		return 0, err
-	}
-	if err := buf.w.Flush(); err != nil {
+	if err = errors.Join(err, to.settle()); err != nil { // before the file is closed, whatever happened
 		return 0, err
 	}
 	info, err := out.Stat()
@@ -115,41 +110,4 @@ func stamp(f *os.File, opt Options) error {
 	binary.LittleEndian.PutUint32(block[checksumField:], sum)
 	_, err := f.WriteAt(block, opt.At)
 	return err
-}
-
-// counted tells how much is written.
-type counted struct {
-	f     *os.File
-	size  int64
-	ready func(int64)
-}
-
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.f.Write(p)
-	if c.size += int64(n); c.ready != nil && err == nil {
-		c.ready(c.size)
-	}
-	return n, err
-}
-
-// buffered joins the library's many small writes; it seeks only once, at the end.
-type buffered struct {
-	w  *bufio.Writer
-	f  *os.File
-	at int64 // where it takes the file to begin
-}
-
-var _ io.WriteSeeker = (*buffered)(nil)
-
-func (b *buffered) Write(p []byte) (int, error) { return b.w.Write(p) }
-
-func (b *buffered) Seek(offset int64, whence int) (int64, error) {
-	if err := b.w.Flush(); err != nil {
-		return 0, err
-	}
-	if whence == io.SeekStart {
-		offset += b.at
-	}
-	now, err := b.f.Seek(offset, whence)
-	return now - b.at, err
 }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -26,8 +27,8 @@ const (
 	// MaxSalt is the longest salt that the super block can hold.
 	MaxSalt = verity.MaxSaltSize
 
-	// stretch is what one processor hashes at a time, in bytes: whole hash blocks' worth.
-	stretch = 128 * BlockSize * 8
+	// stretch is what one processor reads and hashes at a time, in bytes.
+	stretch = 4 << 20
 )
 
 // Result is what has to be known to open the data again.
@@ -36,33 +37,29 @@ type Result struct {
 	HashSize int64  // of what was written, a multiple of BlockSize
 }
 
-// Tree is a hash tree in the making, by as many processors as there are. Memory
-// holds the digests, under 1% of the data.
+// Tree is a hash tree in the making. Memory holds the digests, under 1% of the data.
 type Tree struct {
-	data  io.ReaderAt
-	salt  []byte
-	group *errgroup.Group
-	ctx   context.Context // of the work in the background
-	parts [][]byte        // digests of each stretch of data
-	bufs  sync.Pool       // of stretches
+	ctx  context.Context //nolint:containedctx // of the whole making
+	data io.ReaderAt
+	salt []byte
+
+	mu    sync.Mutex
+	parts map[int64][]byte // digests of the blocks from that byte on
 }
 
 // New begins a tree over data, which may still grow.
 func New(ctx context.Context, data io.ReaderAt, salt []byte) *Tree {
-	t := &Tree{data: data, salt: salt, parts: make([][]byte, 1), bufs: sync.Pool{New: func() any { return make([]byte, stretch) }}}
-	t.group, t.ctx = errgroup.WithContext(ctx)
-	t.group.SetLimit(runtime.GOMAXPROCS(0))
-	return t
+	return &Tree{ctx: ctx, data: data, salt: salt, parts: map[int64][]byte{}}
 }
 
-// Ready says that the first size bytes are there, so that they can be hashed
-// while more come. The first stretch is left to Write: a super block is often
-// filled in at the end.
-func (t *Tree) Ready(size int64) {
-	for int64(len(t.parts)+1)*stretch <= size {
-		t.parts = append(t.parts, nil)
-		t.hash(len(t.parts)-1, stretch)
-	}
+// Add hashes part of the data, whole blocks from byte at on, where it is at hand
+// while it is written. Parts may come in any order and side by side; Write reads
+// what no part has brought.
+func (t *Tree) Add(at int64, part []byte) {
+	digests := hash(make([]byte, 0, len(part)/BlockSize*sha256.Size), part, t.salt)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.parts[at] = digests
 }
 
 // Write writes the super block and, from BlockSize on, the hash tree of the first
@@ -85,16 +82,10 @@ func (t *Tree) write(out io.WriterAt, size int64, id uuid.UUID) (Result, error) 
 	if size <= 0 || size%BlockSize != 0 {
 		return Result{}, fmt.Errorf("data has %d bytes, not a whole number of %d-byte blocks", size, BlockSize)
 	}
-	t.Ready(size)
-	t.hash(0, min(stretch, size))
-	if at := int64(len(t.parts)) * stretch; at < size {
-		t.parts = append(t.parts, nil)
-		t.hash(len(t.parts)-1, size-at)
-	}
-	if err := t.group.Wait(); err != nil {
+	digests, err := t.digests(size)
+	if err != nil {
 		return Result{}, err
 	}
-	digests := slices.Concat(t.parts...)
 	var levels [][]byte // from the data up; the last one is the root's
 	for len(digests) > sha256.Size {
 		digests = append(digests, make([]byte, -len(digests)&(BlockSize-1))...)
@@ -129,23 +120,34 @@ func superBlock(blocks int64, salt []byte, id uuid.UUID) ([]byte, error) {
 	return append(text, make([]byte, BlockSize-len(text))...), nil
 }
 
-// hash has the digests of one stretch, of length bytes, made in the background.
-func (t *Tree) hash(i int, length int64) {
-	out := make([]byte, 0, length/BlockSize*sha256.Size)
-	t.parts[i] = out[:cap(out)]
-	t.group.Go(func() error {
-		if err := t.ctx.Err(); err != nil {
-			return err
+// digests are those of all blocks in the first size bytes: what Add brought, and
+// between it what is read here, by as many processors as there are.
+func (t *Tree) digests(size int64) ([]byte, error) {
+	starts := append(slices.Sorted(maps.Keys(t.parts)), size)
+	group, ctx := errgroup.WithContext(t.ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	out, at := make([]byte, size/BlockSize*sha256.Size), int64(0)
+	for _, start := range starts {
+		for ; at < start; at += stretch {
+			at, length := at, min(stretch, start-at)
+			group.Go(func() error { return t.read(ctx, out[at/BlockSize*sha256.Size:], at, length) })
 		}
-		buf := t.bufs.Get().([]byte)
-		defer t.bufs.Put(buf) //nolint:staticcheck // one small allocation per stretch
-		at := int64(i) * stretch
-		if n, err := t.data.ReadAt(buf[:length], at); int64(n) < length {
-			return errors.Join(fmt.Errorf("reading the data at byte %d", at), err)
-		}
-		hash(out, buf[:length], t.salt)
-		return nil
-	})
+		at = start + int64(copy(out[start/BlockSize*sha256.Size:], t.parts[start]))/sha256.Size*BlockSize
+	}
+	return out, group.Wait()
+}
+
+// read hashes a stretch of the data into out.
+func (t *Tree) read(ctx context.Context, out []byte, at, length int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	buf := make([]byte, length)
+	if n, err := t.data.ReadAt(buf, at); int64(n) < length {
+		return errors.Join(fmt.Errorf("reading the data at byte %d", at), err)
+	}
+	hash(out[:0], buf, t.salt)
+	return nil
 }
 
 // hash appends the digest of each block of data to dst.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -122,41 +121,34 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestGrowingData hashes while the data comes, with its first block filled in at
-// the end, and wants the tree of the same data made in one go.
+// TestGrowingData hashes parts of the data as it comes, in any order, with its
+// first block filled in at the end, and wants the tree of the same data in one go.
 func TestGrowingData(t *testing.T) {
 	all := make([]byte, 3*stretch+5*BlockSize)
 	for i := range all {
 		all[i] = byte(i>>12 ^ i)
 	}
-	var want, got bytes.Buffer
+	var want bytes.Buffer
 	w, err := New(t.Context(), bytes.NewReader(all), salt).Write(at{&want}, int64(len(all)), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(filepath.Join(t.TempDir(), "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	tree := New(t.Context(), f, salt)
-	for done := 0; done < len(all); {
-		part := slices.Clone(all[done:min(done+stretch/2-7, len(all))])
-		if done == 0 {
-			clear(part[:BlockSize])
-		}
-		if _, err := f.Write(part); err != nil {
-			t.Fatal(err)
-		}
-		done += len(part)
-		tree.Ready(int64(done))
-	}
-	if _, err := f.WriteAt(all[:BlockSize], 0); err != nil {
-		t.Fatal(err)
-	}
-	g, err := tree.Write(at{&got}, int64(len(all)), id)
-	if err != nil || !bytes.Equal(g.RootHash, w.RootHash) || !bytes.Equal(got.Bytes(), want.Bytes()) {
-		t.Errorf("root hash %x, %v; in one go %x", g.RootHash, err, w.RootHash)
+	for name, parts := range map[string][]int64{
+		"all but the first": {3 * stretch, 2 * stretch, stretch},
+		"one in the middle": {stretch + 7*BlockSize},
+		"the end":           {2*stretch + 5*BlockSize},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := New(t.Context(), bytes.NewReader(all), salt)
+			for _, from := range parts {
+				tree.Add(from, all[from:min(from+stretch, int64(len(all)))])
+			}
+			var got bytes.Buffer
+			g, err := tree.Write(at{&got}, int64(len(all)), id)
+			if err != nil || !bytes.Equal(g.RootHash, w.RootHash) || !bytes.Equal(got.Bytes(), want.Bytes()) {
+				t.Errorf("root hash %x, %v; in one go %x", g.RootHash, err, w.RootHash)
+			}
+		})
 	}
 }
 
