@@ -22,21 +22,31 @@ type runner struct {
 // timed runs one thing once and says what it used.
 type timed func(context.Context, *run.Usage) error
 
+// more are packages that make the root large, to see what memory a build takes then.
+const more = "clang-19, golang-1.24-go, llvm-19-dev, rustc"
+
 func cores() int { return runtime.NumCPU() }
 
 // times runs everything in turns, so that a slow minute of the machine hits all of it.
 func (b *runner) times(ctx context.Context) ([]Time, error) {
 	out := filepath.Join(b.k.Dir, "out")
 	image, copied, line := filepath.Join(out, "worker.raw"), filepath.Join(b.k.Dir, "copy"), 0
-	changed := func(formats string) timed {
+	changed := func(dir, formats, packages string) timed {
 		return func(ctx context.Context, u *run.Usage) error {
 			line++
 			file := filepath.Join(b.k.Dir, "changed.yaml")
-			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", 262144+line)
+			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: {packages: [%s]}\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", packages, 262144+line)
 			if err := os.WriteFile(file, text, 0o644); err != nil { // #nosec G306 -- a scratch file
 				return err
 			}
-			return b.imgbuild("worker", "-f", file, "-o", filepath.Join(b.k.Dir, "changed"), "--lock", filepath.Join(out, "imgbuild.lock"), "--format", formats)(ctx, u)
+			return b.imgbuild("worker", "-f", file, "-o", dir, "--lock", filepath.Join(dir, "imgbuild.lock"), "--format", formats)(ctx, u)
+		}
+	}
+	small, large := filepath.Join(b.k.Dir, "changed"), filepath.Join(b.k.Dir, "large")
+	var first run.Usage
+	for dir, packages := range map[string]string{small: "", large: more} {
+		if err := changed(dir, "raw", packages)(ctx, &first); err != nil { // makes the lock and the base
+			return nil, err
 		}
 	}
 	type row struct {
@@ -50,8 +60,9 @@ func (b *runner) times(ctx context.Context) ([]Time, error) {
 			return run.Run(ctx, run.Cmd{Name: "cp", Args: []string{image, copied}, Used: u})
 		}},
 		{"no change", b.n, b.imgbuild("worker", "-o", out, "--format", "raw")},
-		{"one line changed: raw, verity", b.n, changed("raw")},
-		{"one line changed: qcow2, verity", b.n, changed("qcow2")},
+		{"one line changed: raw, verity", b.n, changed(small, "raw", "")},
+		{"one line changed: qcow2, verity", b.n, changed(small, "qcow2", "")},
+		{"one line changed, 1.6 GB more on the root", b.n, changed(large, "raw", more)},
 		{"`imgbuild verify` of the raw image", b.n, b.imgbuild("verify", image)},
 		{"cold: base laid out anew, packages and parts in the cache", 1, b.cold},
 	}
