@@ -31,7 +31,7 @@ cp -r README.md CHANGELOG.md docs "$share/doc/imgbuild/"
 name=imgbuild-$VERSION-linux-$ARCH
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$STAGE" -c usr | gzip -9n >"$DIST/$name.tar.gz"
 for kind in deb rpm; do
-	$GO run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0 package --config test/release/package.yaml --packager $kind --target "$DIST/$name.$kind"
+	$GO run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2 package --config test/release/package.yaml --packager $kind --target "$DIST/$name.$kind"
 done
 
 # The OCI image: Debian, the .deb, and imgbuild as the entry point.
