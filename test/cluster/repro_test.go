@@ -38,6 +38,25 @@ func buildElsewhere(ctx context.Context, t *testing.T, k kit.Kit, more []string)
 	}
 }
 
+// buildCold builds the worker from a cache in which nothing is left of what
+// imgbuild made of packages and images: only what was fetched or compiled. (That
+// compiling gives the same bytes is TestGoModuleBuildsTheSameBytesElsewhere's.)
+func buildCold(ctx context.Context, t *testing.T, k kit.Kit, more []string) {
+	first, out := filepath.Join(k.Dir, "out"), filepath.Join(t.TempDir(), "a", "longer", "path")
+	copied, err := os.MkdirTemp(filepath.Dir(cache(t)), "imgbuild-cold-") // on the same file system: blobs are linked, not copied
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(copied) })
+	cold := filepath.Join(copied, "cache")
+	must(t, run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-al", cache(t), cold}}))
+	must(t, k.Forget(ctx, cold, "base ", "images ", "sums "))
+	args := []string{"-c", `umask 027; exec taskset -c 0 "$@"`, "sh", filepath.Join(k.Bin, "imgbuild"), "worker", "-o", out,
+		"--lock", filepath.Join(first, "imgbuild.lock"), "--cache", cold, "--format", "qcow2", "--offline"}
+	must(t, run.Run(ctx, run.Cmd{Name: "sh", Args: append(args, more...), Stderr: os.Stderr, Env: []string{"TZ=America/St_Johns", "LC_ALL=C"}}))
+	if a, b := sha256sum(t, filepath.Join(first, "worker.qcow2")), sha256sum(t, filepath.Join(out, "worker.qcow2")); a != b {
+		t.Errorf("the same lock gave %s, and from a cold cache %s", a, b)
+	}
+}
+
 // cache is the cache folder that the first build used.
 func cache(t *testing.T) string {
 	t.Helper()
