@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -102,6 +103,9 @@ func life(ttl time.Duration) string {
 // tellCluster makes the token known. Where that fails, nothing has changed.
 func tellCluster(ctx context.Context, c *identity.Cluster, r reach, secret []byte) error {
 	api, err := r.client(c)
+	if err == nil && strings.TrimSpace(string(api.CA)) != strings.TrimSpace(c.CACert) {
+		return fault.New(fault.Trust, "--kubeconfig %s is another cluster's: its CA is not the one of %s; nothing was sent", r.kubeconfig, c.Name)
+	}
 	if err == nil {
 		err = api.Create(ctx, "/api/v1/namespaces/kube-system/secrets", secret)
 	}

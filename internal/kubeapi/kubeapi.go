@@ -32,6 +32,7 @@ type Options struct {
 // Client is one user of one cluster.
 type Client struct {
 	Cluster, Server, User string // as the kubeconfig names them
+	CA                    []byte // PEM
 
 	token string
 	http  *http.Client
@@ -47,7 +48,7 @@ func New(kubeconfig []byte, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fault.New(fault.Usage, "kubeconfig: %w", err)
 	}
-	c := &Client{Cluster: k.cluster, Server: k.server, User: k.user, token: k.token}
+	c := &Client{Cluster: k.cluster, Server: k.server, User: k.user, CA: k.ca, token: k.token}
 	if o.Server != "" {
 		if _, _, err := net.SplitHostPort(o.Server); err != nil {
 			return nil, fault.New(fault.Usage, "server %q: want HOST:PORT", o.Server)

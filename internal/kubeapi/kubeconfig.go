@@ -46,6 +46,7 @@ type user struct {
 // access is what a kubeconfig's current context says.
 type access struct {
 	cluster, server, user, token string
+	ca                           []byte
 	pool                         *x509.CertPool
 	pair                         *tls.Certificate
 }
@@ -76,7 +77,7 @@ func (f *file) access(cluster, name string) (*access, error) {
 		if err != nil || !a.pool.AppendCertsFromPEM(ca) {
 			return nil, describe("cluster", cluster, errors.Join(errors.New("holds no CA certificate"), err))
 		}
-		a.server = strings.TrimSuffix(c.Cluster.Server, "/")
+		a.ca, a.server = ca, strings.TrimSuffix(c.Cluster.Server, "/")
 	}
 	if !strings.HasPrefix(a.server, "https://") {
 		return nil, describe("cluster", cluster, fmt.Errorf("server %q: want https://HOST:PORT", a.server))

@@ -101,6 +101,18 @@ func (m Machine) equal(o Machine) bool {
 	return m.UUID == o.UUID && slices.Equal(m.MACs, o.MACs) && slices.Equal(m.Serials, o.Serials)
 }
 
+// over keeps what was known and is not seen now, such as a link whose driver is late.
+func (m Machine) over(was Machine) Machine {
+	m.UUID = orDefault(m.UUID, was.UUID)
+	if len(m.MACs) == 0 {
+		m.MACs = was.MACs
+	}
+	if len(m.Serials) == 0 {
+		m.Serials = was.Serials
+	}
+	return m
+}
+
 func (m Machine) empty() bool { return m.equal(Machine{}) }
 
 func meet(a, b []string) bool {
@@ -119,10 +131,12 @@ func (m Machine) name() string {
 // What was changed on the same one, a network card or a disk, is recorded anew.
 func (a *Agent) knowMachine(ctx context.Context) error {
 	now, was := a.thisMachine(), a.journal.Machine
-	if now.empty() || now.equal(was) {
+	switch {
+	case now.empty(), now.equal(was):
 		return nil
-	}
-	if !was.empty() && !now.same(was) && !a.adopted(ctx, now) {
+	case now.same(was):
+		now = now.over(was)
+	case !a.adopted(ctx, now):
 		// The console is all that a twin has: it may not use the node's credentials.
 		return &fault{
 			fmt.Sprintf("give the machine a new disk, made from the image; if the disk was moved here for good, and no machine runs with the old one, a node config with `adopt: %q`", now.name()),

@@ -134,6 +134,10 @@ func TestCopiedDiskDoesNotStart(t *testing.T) {
 	if said, err := n.boot(); err != nil {
 		t.Errorf("at home with a new network card: %v\n%s", err, said)
 	}
+	n.putMachine(uuidA)
+	if said, err := n.boot(); err != nil || !strings.Contains(readFile(t, n, StateDir+"/journal.json"), "52:54:00:00:00:09") {
+		t.Errorf("a link that is late is forgotten: %v\n%s", err, said)
+	}
 	n.put("seed.yaml", string(data)+"adopt: "+strings.ToUpper(uuidB)+"\n")
 	n.putMachine(uuidB, "52:54:00:00:00:02")
 	if said, err := n.boot(); err != nil || n.count("kubeadm") != 0 {
@@ -191,4 +195,13 @@ func TestNote(t *testing.T) {
 	if said, err := n.boot(); err != nil || n.phase() != Committed || !strings.Contains(said, "does not tell of the first boot") {
 		t.Errorf("an API that does not take it: %v\n%s", err, said)
 	}
+}
+
+func readFile(t *testing.T, n *node, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(n.root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
