@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/qemu"
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
 
@@ -61,6 +62,9 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
+	if o.UUID, err = machineID(o.Dir); err != nil {
+		return nil, err
+	}
 	if err := passConfig(ctx, &o, n); err != nil {
 		return nil, err
 	}
@@ -85,6 +89,14 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 		_ = log.Close()
 	}()
 	return m, nil
+}
+
+// machineID is the system UUID of the machine in a folder: the same at each boot,
+// and another for a copy of its disk in another folder. A node that finds neither
+// its UUID nor its MAC address again does not start.
+func machineID(dir string) (string, error) {
+	whole, err := filepath.Abs(dir)
+	return repro.UUID("machine", whole).String(), err
 }
 
 // passConfig puts the node config where the guest will look for it.

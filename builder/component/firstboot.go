@@ -5,10 +5,12 @@ import "github.com/imgbuild/imgbuild/builder/spec"
 // firstboot is the agent that makes the node a member of its cluster.
 func firstboot() Component {
 	add := fromOverlay("firstboot", Addition{
-		Files:  []File{{Path: "/usr/lib/imgbuild/imgbuild-firstboot", Mode: 0o755, Part: "imgbuild-firstboot"}},
+		Files: []File{{Path: "/usr/lib/imgbuild/imgbuild-firstboot", Mode: 0o755, Part: "imgbuild-firstboot"},
+			{Path: "/usr/bin/imgbuild-firstboot", Link: "../lib/imgbuild/imgbuild-firstboot"}}, // for its word "status"
 		Enable: []Unit{{"imgbuild-firstboot.service", "multi-user.target"}},
 		Checks: []Check{
 			{"first boot is done", "grep -q '\"committed\"' /run/imgbuild/status.json"},
+			{"the node says so, and knows its machine", "imgbuild-firstboot status | grep -q 'a member of its cluster' && grep -q '\"macs\"' /var/lib/imgbuild/firstboot/journal.json"},
 		},
 	})
 	return Component{

@@ -3,13 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
@@ -17,9 +14,9 @@ import (
 
 // newClusterCmd is `imgbuild cluster`: the identity that nodes of one cluster share.
 func newClusterCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "Make and show a cluster's identity", Args: usageArgs(cobra.NoArgs),
+	cmd := &cobra.Command{Use: "cluster", Short: "Make, show and renew a cluster's identity", Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newClusterNewCmd(), newClusterShowCmd(), newClusterKubeconfigCmd())
+	cmd.AddCommand(newClusterNewCmd(), newClusterShowCmd(), newClusterTokenCmd(), newClusterKubeconfigCmd(), newClusterRotateCmd())
 	return cmd
 }
 
@@ -33,6 +30,9 @@ func newClusterNewCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dir == "" {
 				dir = args[0]
+			}
+			if err := identity.CheckTokenTTL(ttl); err != nil {
+				return fault.New(fault.Usage, "--token-ttl: %w", err)
 			}
 			c, err := identity.New(args[0], endpoint, ttl)
 			if err != nil {
@@ -54,58 +54,8 @@ func newClusterNewCmd() *cobra.Command {
 	return cmd
 }
 
-func newClusterShowCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "show DIR",
-		Short: "Show a cluster's identity, without its secrets",
-		Args:  usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := identity.Load(args[0])
-			if err != nil {
-				return fault.Wrap(fault.Spec, err)
-			}
-			hash, err := identity.CAHash(c.CACert)
-			if err != nil {
-				return err
-			}
-			public := map[string]string{"cluster": c.Name, "endpoint": c.Endpoint, "caHash": hash, "token": fmt.Sprint(c.Token), "tokenTTL": c.TokenTTL.String()}
-			return show(cmd, public, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "cluster   %s\nendpoint  %s\nCA        %s\ntoken     %s, lives %s\n", c.Name, c.Endpoint, hash, c.Token, c.TokenTTL)
-				return err
-			})
-		},
-	}
-}
-
-func newClusterKubeconfigCmd() *cobra.Command {
-	var out, user string
-	cmd := &cobra.Command{
-		Use:   "kubeconfig DIR",
-		Short: "Mint an administrator's kubeconfig, without a cluster at hand",
-		Args:  usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := identity.Load(args[0])
-			if err != nil {
-				return fault.Wrap(fault.Spec, err)
-			}
-			text, err := c.Kubeconfig(user)
-			if err != nil {
-				return err
-			}
-			data := []byte(text.Reveal())
-			if asJSON(cmd) { // kubectl reads either
-				if data, err = yaml.YAMLToJSON(data); err != nil {
-					return err
-				}
-			}
-			if out == "" || out == "-" {
-				_, err = cmd.OutOrStdout().Write(data)
-				return err
-			}
-			return renameio.WriteFile(out, data, os.FileMode(0o600))
-		},
-	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write, 0600 (default: standard output)")
-	cmd.Flags().StringVar(&user, "user", "admin", "the user's name in the certificate")
-	return cmd
+// loadCluster reads the identity in a folder.
+func loadCluster(dir string) (*identity.Cluster, error) {
+	c, err := identity.Load(dir)
+	return c, fault.Wrap(fault.Spec, err)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -23,9 +24,40 @@ func TestScripts(t *testing.T) {
 			e.Setenv("ONLY_IMGBUILD", filepath.SplitList(e.Getenv("PATH"))[0]) // testscript puts its commands first
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "apiserver": apiserver, "freeport": freeport},
 	})
 }
+
+// apiserver serves the API of an identity until the script ends: apiserver DIR
+// ADDR, or apiserver DIR ADDR LIFE for a certificate that ends then.
+func apiserver(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: apiserver DIR ADDR [LIFE]")
+	}
+	life := time.Hour
+	if len(args) == 3 {
+		var err error
+		life, err = time.ParseDuration(args[2])
+		ts.Check(err)
+	}
+	f := serveAPI(scriptT{ts}, ts.MkAbs(args[0]), args[1], life)
+	ts.Defer(f.Close)
+}
+
+// freeport puts an address that nobody listens on into a variable.
+func freeport(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport VARIABLE")
+	}
+	ts.Setenv(args[0], freePort(scriptT{ts}))
+}
+
+// scriptT lets a script stand where a test is wanted.
+type scriptT struct{ ts *testscript.TestScript }
+
+func (s scriptT) Helper() {}
+
+func (s scriptT) Fatal(args ...any) { s.ts.Fatalf("%v", args...) }
 
 // exits runs imgbuild and wants an exit code: exits 3 master -f node.yaml.
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -20,7 +20,10 @@ const (
 	Fetch    Kind = "fetch"
 	Verify   Kind = "verify"
 	Boot     Kind = "boot"
-	Stopped  Kind = "stopped"
+	// Of a running cluster.
+	Unreachable Kind = "unreachable"
+	Trust       Kind = "trust"
+	Stopped     Kind = "stopped"
 )
 
 // Codes is the one table of the kinds, their exit codes and their meaning.
@@ -37,6 +40,8 @@ var Codes = []struct {
 	{Fetch, 6, "an input cannot be had, or is not what was pinned"},
 	{Verify, 7, "an image or a cache entry is not what it should be"},
 	{Boot, 8, "a booted node did not do what it should"},
+	{Unreachable, 9, "the cluster does not answer, or answers an error"},
+	{Trust, 10, "what answers is not this cluster, or this user may not do it there"},
 	{Stopped, 130, "interrupted"},
 }
 

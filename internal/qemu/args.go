@@ -27,6 +27,9 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 	sock := func(name string) string { return esc(filepath.Join(sockets, name)) }
 	disk := "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=" + in(overlayFile)
 	args := append([]string{"-machine", "q35", "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.Memory), "-display", "none", "-nodefaults", "-no-user-config"}, accel...)
+	if o.UUID != "" {
+		args = append(args, "-uuid", o.UUID)
+	}
 	args = append(args,
 		"-drive", "if=pflash,format=raw,readonly=on,file="+esc(f.code),
 		"-drive", "if=pflash,format=raw,file="+in(varsFile))

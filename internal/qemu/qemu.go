@@ -28,6 +28,7 @@ type Options struct {
 	Disk, Format string            // image and its format, raw or qcow2; empty: no disk
 	DiskSize     int64             // bytes of the overlay; 0 for the image's own
 	Memory, CPUs int               // MiB, virtual processors
+	UUID         string            // SMBIOS system UUID, by which guests know the machine; empty: QEMU's, which is none
 	Dir          string            // folder of the machine: its overlay lives on between starts
 	Credentials  map[string][]byte // systemd credentials by name
 	Via          string            // SMBIOS or FWCfg

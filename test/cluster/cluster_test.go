@@ -115,7 +115,9 @@ func TestCluster(t *testing.T) {
 	t.Run("pods and services", s.pods)
 	t.Run("from outside", s.outside)
 	t.Run("nothing secret lies about", s.secrets)
+	t.Run("status", s.status)
 	t.Run("cold boot", s.coldBoot)
+	t.Run("a copied disk is no twin", s.twin)
 }
 
 // suite asks one running cluster.

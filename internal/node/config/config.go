@@ -52,6 +52,8 @@ type NodeConfig struct {
 	// Only for a master: what signs. A worker's config that holds any of it is refused.
 	PKI               *PKI     `yaml:"pki,omitempty"`
 	SSHAuthorizedKeys []string `yaml:"sshAuthorizedKeys,omitempty"`
+	// System UUID or MAC address of the machine that a disk was moved to for good.
+	Adopt string `yaml:"adopt,omitempty"`
 }
 
 // PKI is a cluster's keys and the certificates of its other authorities, PEM.
@@ -91,6 +93,7 @@ func Parse(data []byte) (*NodeConfig, error) {
 var (
 	tokenForm    = regexp.MustCompile(`^[a-z0-9]{6}\.[a-z0-9]{16}$`)
 	hostnameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	adoptForm    = regexp.MustCompile(`(?i)^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{2}(:[0-9a-f]{2}){5})$`)
 	nameForm     = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 )
 
@@ -119,11 +122,14 @@ func (c *NodeConfig) Validate() error {
 	if !tokenForm.MatchString(c.Token.Reveal()) {
 		bad("token", "want a bootstrap token: six and sixteen lower-case letters and digits, a dot between")
 	}
-	if _, err := time.ParseDuration(c.TokenTTL); c.TokenTTL != "" && err != nil {
+	if d, err := time.ParseDuration(c.TokenTTL); c.TokenTTL != "" && (err != nil || d < 0) {
 		bad("tokenTTL", "%q: want a duration such as 24h", c.TokenTTL)
 	}
 	if _, err := ParseCert(c.CACert); err != nil {
 		bad("caCert", "%w", err)
+	}
+	if c.Adopt != "" && !adoptForm.MatchString(c.Adopt) {
+		bad("adopt", "%q: want the system UUID or a MAC address of one machine, as its console says", c.Adopt)
 	}
 	errs = append(errs, c.checkPKI()...)
 	for i, key := range c.SSHAuthorizedKeys {

@@ -39,7 +39,7 @@ func TestSecretsDoNotShow(t *testing.T) {
 	const canary = "canary.0123456789abcdef"
 	s := config.NewSecret(canary)
 	type holder struct{ inner config.Secret }
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%c", "%p", "%w", "%z", "%10.3s"} {
 		for _, value := range []any{s, &s, holder{s}, []config.Secret{s}, map[string]config.Secret{"a": s}, config.NodeConfig{Token: s}} {
 			if text := fmt.Sprintf(verb, value); strings.Contains(text, canary) || strings.Contains(text, fmt.Sprintf("%x", canary)) {
 				t.Errorf("%s of %T shows it", verb, value)
@@ -74,6 +74,8 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		"master without":    {strings.Replace(worker, "role: worker", "role: master", 1), "a master needs the cluster's keys"},
 		"not a certificate": {strings.Replace(worker, "BEGIN CERTIFICATE", "BEGIN NONSENSE", 1), "caCert: want a certificate"},
 		"hostname":          {worker + "hostname: Bad_Name\n", `hostname: "Bad_Name": want a DNS label`},
+		"adopt":             {worker + "adopt: \"true\"\n", `adopt: "true": want the system UUID or a MAC address`},
+		"token's life":      {strings.Replace(worker, "tokenTTL: 1h0m0s", "tokenTTL: -1h", 1), `tokenTTL: "-1h": want a duration`},
 		"wrong kind":        {strings.Replace(worker, "kind: NodeConfig", "kind: Pod", 1), "want imgbuild.dev/v1alpha1 and NodeConfig"},
 		"two documents":     {worker + "---\n" + worker, "a second document follows"},
 		"too large":         {strings.Repeat("#", 300<<10), "at most"},

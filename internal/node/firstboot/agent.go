@@ -51,6 +51,7 @@ type Agent struct {
 	changed bool   // there is a newer config, which the next try takes
 	journal Journal
 	status  Status
+	said    string // step, waiting and cause of the status that was written last
 }
 
 // step is one thing that has to be done, in order. Done steps are done again
@@ -89,6 +90,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.fail("reading what the image is", err)
 	}
 	a.status.Phase, a.status.Role, a.status.Hostname, a.status.Attempt = a.journal.Phase, a.facts.Role, a.journal.Hostname, a.journal.Attempt
+	if err := a.knowMachine(ctx); err != nil {
+		err = a.fail("machine", err)
+		a.banner()
+		return err
+	}
 	if a.journal.Phase == Committed {
 		return a.resumeCommitted(ctx)
 	}
@@ -101,7 +107,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			continue
 		}
 		if tries >= maxAttempts {
-			banner(a.Console, a.status)
+			a.banner()
 			return err
 		}
 		wait := a.Pause << tries
@@ -126,6 +132,7 @@ func (a *Agent) resumeCommitted(ctx context.Context) error {
 
 // try is one attempt: every step in order.
 func (a *Agent) try(ctx context.Context) error {
+	a.status.Step, a.status.Number = "node config", 0
 	if err := a.readConfig(ctx); err != nil {
 		return a.fail("node config", err)
 	}
@@ -137,7 +144,9 @@ func (a *Agent) try(ctx context.Context) error {
 	if err := a.record(a.journal.Phase); err != nil {
 		return a.fail("journal", err)
 	}
-	for _, s := range steps(a.config.Role) {
+	todo := steps(a.config.Role)
+	for i, s := range todo {
+		a.status.Number, a.status.Of = i+1, len(todo)
 		a.status.Step, a.status.Waiting, a.status.Cause, a.status.Cure = s.name, "", "", ""
 		a.say("%s: %s", a.config.Role, s.name)
 		if err := s.run(a, ctx); err != nil {
@@ -148,7 +157,9 @@ func (a *Agent) try(ctx context.Context) error {
 			if s.cure != "" && !errors.As(err, &f) {
 				err = &fault{s.cure, err}
 			}
-			return a.fail(s.name, err)
+			err = a.fail(s.name, err)
+			a.note(ctx)
+			return err
 		}
 	}
 	a.say("%s %s is a member of its cluster", a.facts.Role, a.journal.Hostname)
@@ -233,7 +244,7 @@ func (a *Agent) waitFor(ctx context.Context, ready func(context.Context) error) 
 		}
 		if text := err.Error(); text != last {
 			a.status.Waiting, last = a.hide(text), text
-			a.say("waiting: %s", text)
+			a.show()
 		}
 		if err := pause(ctx, a.Pause); err != nil {
 			return err

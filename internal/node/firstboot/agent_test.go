@@ -311,7 +311,7 @@ func TestWorkerNamesWhatIsMissing(t *testing.T) {
 		"nobody listens": {[]byte(strings.ReplaceAll(string(data), "10.0.0.10:6443", "127.0.0.1:1")), "does not answer"},
 	} {
 		n := newNode(t, config.Worker, c.data)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 		var console bytes.Buffer
 		a := Agent{Root: n.root, Runner: n, Console: &console, Credential: n.creds, Pause: time.Millisecond}
 		err := a.Run(ctx)

@@ -69,7 +69,7 @@ func (a *Agent) askAPI(ctx context.Context, client *http.Client) error {
 		return &fault{"wait for the first master's first boot to end", fmt.Errorf("%s answers %s, the cluster is not published yet", a.config.Endpoint, res.Status)}
 	}
 	if id := a.config.Token.Reveal()[:6]; info.Data["jws-kubeconfig-"+id] == "" {
-		return &fault{"make the token anew (`kubeadm token create` on a master) and put it into the node config",
+		return &fault{"make the token anew (`imgbuild cluster token`) and give the machine its node config on a seed disk",
 			errors.New("the cluster does not know the token: it has ended, or is not signed yet")}
 	}
 	return nil

@@ -26,12 +26,13 @@ const (
 
 // Journal is the record that decides what a boot does.
 type Journal struct {
-	Phase    Phase  `json:"phase"`
-	Attempt  int    `json:"attempt"` // tries since the node config changed
-	Config   string `json:"config"`  // sha256 of the node config that the tries used
-	BootID   string `json:"bootID"`
-	Hostname string `json:"hostname"`
-	Images   string `json:"images"` // plan id of the image whose archive was imported, or unfinished
+	Phase    Phase   `json:"phase"`
+	Attempt  int     `json:"attempt"` // tries since the node config changed
+	Config   string  `json:"config"`  // sha256 of the node config that the tries used
+	BootID   string  `json:"bootID"`
+	Hostname string  `json:"hostname"`
+	Images   string  `json:"images"`           // plan id of the image whose archive was imported, or unfinished
+	Machine  Machine `json:"machine,omitzero"` // that the disk belongs to
 }
 
 // readJournal returns the record, or a fresh one where there is none. A record

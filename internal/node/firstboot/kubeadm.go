@@ -219,7 +219,7 @@ func (a *Agent) startKubelet(ctx context.Context) error {
 }
 
 // commit makes the node a member for good, once all that makes it one is on the disk.
-func (a *Agent) commit(context.Context) error {
+func (a *Agent) commit(ctx context.Context) error {
 	if err := os.Chmod(a.path("/var/lib/kubelet/config.yaml"), 0o600); err != nil { // CIS 4.1.9; kubeadm writes 0644
 		return err
 	}
@@ -232,5 +232,9 @@ func (a *Agent) commit(context.Context) error {
 		return err
 	}
 	a.status.Attempt = a.journal.Attempt
-	return os.Remove(a.kubeadmFile())
+	if err := os.Remove(a.kubeadmFile()); err != nil {
+		return err
+	}
+	a.note(ctx)
+	return ctx.Err()
 }

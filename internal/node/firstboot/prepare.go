@@ -130,15 +130,18 @@ func (a *Agent) address() string {
 	}
 	conn, err := net.Dial("udp", "192.0.2.1:9")
 	if err != nil {
-		return "127.0.1.1"
+		return noAddress
 	}
 	defer conn.Close() //nolint:errcheck // nothing was sent
 	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
 	if err != nil {
-		return "127.0.1.1"
+		return noAddress
 	}
 	return host
 }
+
+// noAddress stands for the node in /etc/hosts while it has none.
+const noAddress = "127.0.1.1"
 
 func (a *Agent) placeSSHKeys(context.Context) error {
 	if len(a.config.SSHAuthorizedKeys) == 0 {

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -43,7 +42,11 @@ func (c *Cluster) Save(dir string) error {
 }
 
 // Load reads the identity from a cluster's folder, by its master config.
+// A change that a crash cut short is brought to its end first.
 func Load(dir string) (*Cluster, error) {
+	if err := settle(dir); err != nil {
+		return nil, err
+	}
 	file := filepath.Join(dir, MasterFile)
 	data, err := os.ReadFile(file) // #nosec G304 -- the folder that the user names
 	if errors.Is(err, os.ErrNotExist) {
@@ -93,25 +96,4 @@ func text(b *strings.Builder, indent, key, pem string) {
 	for line := range strings.Lines(pem) {
 		b.WriteString(indent + "  " + line)
 	}
-}
-
-func kubeconfigText(c *Cluster, user, cert string, key config.Secret) config.Secret {
-	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
-	return config.NewSecret(fmt.Sprintf(`apiVersion: v1
-kind: Config
-clusters:
-- name: %[1]s
-  cluster:
-    server: https://%[2]s
-    certificate-authority-data: %[3]s
-users:
-- name: %[4]s
-  user:
-    client-certificate-data: %[5]s
-    client-key-data: %[6]s
-contexts:
-- name: %[4]s@%[1]s
-  context: {cluster: %[1]s, user: %[4]s}
-current-context: %[4]s@%[1]s
-`, c.Name, c.Endpoint, b64(c.CACert), user, b64(cert), b64(key.Reveal())))
 }

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/imgbuild/imgbuild/internal/node/config"
@@ -150,31 +151,17 @@ func ServiceAccountPublicKey(key config.Secret) (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
-// adminLife is how long a minted kubeconfig works.
-const adminLife = 365 * 24 * time.Hour
-
-// Kubeconfig mints a kubeconfig for an operator, signed by the cluster's CA. The
-// user is in kubeadm:cluster-admins, which kubeadm binds to cluster-admin. The
-// text is a secret.
-func (c *Cluster) Kubeconfig(user string) (config.Secret, error) {
-	ca, err := config.ParseCert(c.CACert)
-	if err != nil {
-		return config.Secret{}, err
-	}
-	caKey, err := parseKey(c.PKI.CAKey)
-	if err != nil {
-		return config.Secret{}, fmt.Errorf("CA: %w", err)
-	}
-	key, secret, err := newKey()
-	if err != nil {
-		return config.Secret{}, err
-	}
-	cert, err := sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: user, Organization: []string{"kubeadm:cluster-admins"}}, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, adminLife, ca, key.Public(), caKey)
-	if err != nil {
-		return config.Secret{}, err
-	}
-	return kubeconfigText(c, user, cert, secret), nil
+// token returns the token's two halves; only the second is secret.
+func (c *Cluster) token() (id, secret string) {
+	id, secret, _ = strings.Cut(c.Token.Reveal(), ".")
+	return id, secret
 }
+
+// TokenID is the public half of the token: it names the token in the cluster.
+func (c *Cluster) TokenID() string {
+	id, _ := c.token()
+	return id
+}
+
+// NewToken gives the identity another token with a lifetime; 0 never ends.
+func (c *Cluster) NewToken(ttl time.Duration) { c.Token, c.TokenTTL = newToken(), ttl }

@@ -77,7 +77,7 @@ func TestSaveLoadAndNeverOverwrite(t *testing.T) {
 
 func TestKubeconfigIsSignedByTheCA(t *testing.T) {
 	c := make1(t)
-	text, err := c.Kubeconfig("ann")
+	text, err := c.Kubeconfig(identity.Operator{User: "ann", Groups: []string{identity.Admins}, TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,29 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
+)
+
+// note tells the cluster, once there is one that knows the node. It is for people:
+// where it does not work, nothing else stops.
+func (a *Agent) note(ctx context.Context) {
+	if a.journal.Phase != Published && a.journal.Phase != Committed {
+		return
+	}
+	s := a.status
+	data, err := json.Marshal(config.Note{Phase: string(s.Phase), Step: s.Step, Attempt: s.Attempt, Cause: s.Cause,
+		Since: s.Since.Truncate(time.Second), Image: a.facts.PlanID})
+	if err != nil {
+		return // plain data cannot fail
+	}
+	out, err := a.Runner.Run(ctx, "kubectl", "--kubeconfig", a.path("/etc/kubernetes/kubelet.conf"), "--request-timeout=20s",
+		"annotate", "node", a.journal.Hostname, "--overwrite", config.Annotation+"="+strings.TrimSpace(a.hide(string(data))))
+	if err != nil && ctx.Err() == nil {
+		a.say("the Node object does not tell of the first boot: %s", lastLine(out))
+	}
+}

@@ -1,0 +1,190 @@
+// Package clones boots one image many times and wants every machine to be one of
+// its own; then it boots a copy of a disk that has booted before, and wants that
+// refused. `make clones` does it in full and writes docs/clones.md.
+package clones
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/node/firstboot"
+	"github.com/imgbuild/imgbuild/internal/vnet"
+	"github.com/imgbuild/imgbuild/test/kit"
+)
+
+var (
+	boots  = flag.Int("boots", 3, "how many machines to boot from the one image")
+	update = flag.Bool("update", false, "write what was counted into docs/clones.md")
+)
+
+const page = "../../docs/clones.md"
+
+// limit is how long one machine may take to say who it is, emulated on a busy host.
+const limit = 10 * time.Minute
+
+// identities are what must not be alike in two machines, and the command that
+// says it. Each fails where the thing is not there yet.
+var identities = []struct{ name, command string }{
+	{"machine id", "cat /etc/machine-id"},
+	{"machine id, as kept for the next boot", "cat /var/lib/imgbuild/etc/machine-id"},
+	{"host name (the node config gives none)", `hostname | grep -E '^worker-[0-9a-f]{8}$'`},
+	{"SSH host key", "cut -d' ' -f2 /var/lib/imgbuild/etc/ssh/ssh_host_ed25519_key.pub | grep ."},
+	{"DHCPv4 client identity", "sed -n 's/^CLIENTID=//p' /run/systemd/netif/leases/* | grep . || networkctl --no-pager status | sed -n 's/.*DHCPv4 Client ID: *//p' | grep ."},
+	{"DHCPv6 unique identifier (DUID)", "sed -n 's/^DHCP6_CLIENT_DUID=//p' /run/systemd/netif/links/* | grep ."},
+	{"IPv4 address", `ip -4 -o addr show scope global | sed 's/.* inet \([^ ]*\).*/\1/' | grep .`},
+	{"random seed of the next boot", "sha256sum < /var/lib/systemd/random-seed"},
+	{"first random bytes", "head -c 32 /dev/urandom | sha256sum"},
+	{"/var's file system", `blkid -s UUID -o value /dev/disk/by-partlabel/imgbuild-var | grep .`},
+	{"boot id", "cat /proc/sys/kernel/random/boot_id"},
+}
+
+// bench is where the machines run.
+type bench struct {
+	kit    kit.Kit
+	image  string
+	config []byte
+	socket string
+}
+
+func newBench(t *testing.T) *bench {
+	dir := t.TempDir()
+	k := kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}
+	ctx := t.Context()
+	must(t, k.BuildTools(ctx, "../.."))
+	must(t, k.Identity(ctx))
+	image, err := k.Image(ctx, "worker", "qcow2", "--set", "ssh.enabled=true")
+	must(t, err)
+	config, err := os.ReadFile(filepath.Join(dir, "cluster", "worker.yaml"))
+	must(t, err)
+	scratch, err := os.MkdirTemp("", "imgbuild-clones-") // a socket's path must be short
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
+	b := &bench{kit: k, image: image, config: config, socket: filepath.Join(scratch, "net.sock")}
+	network, err := vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, b.socket)
+	must(t, err)
+	t.Cleanup(func() { _ = network.Close() })
+	return b
+}
+
+// start boots a machine; each number has an address of its own.
+func (b *bench) start(ctx context.Context, name string, number int, config []byte) (*boottest.Machine, error) {
+	return boottest.Start(ctx, boottest.Node{Name: name, Image: b.image, Config: config, IP: fmt.Sprintf("10.0.0.%d", 20+number), Memory: 1536, CPUs: 2},
+		filepath.Join(b.kit.Dir, "machines"), b.socket, true)
+}
+
+func TestClones(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines: left out by -short")
+	}
+	b := newBench(t)
+	seen := map[string]map[string]int{} // identity → what a machine said → how many said it
+	for n := range *boots {
+		name := fmt.Sprintf("clone-%d", n)
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		m, err := b.start(ctx, name, n, b.config)
+		must(t, err)
+		for _, id := range identities {
+			said, err := ask(ctx, m, id.command)
+			if err != nil {
+				net, _ := m.Sh(ctx, "cat /run/systemd/netif/links/* /run/systemd/netif/leases/*")
+				t.Errorf("%s: %s: %v\n%s\n%s", name, id.name, err, net, m.Tail(15))
+			}
+			if seen[id.name] == nil {
+				seen[id.name] = map[string]int{}
+			}
+			seen[id.name][said]++
+		}
+		if n == 0 {
+			must(t, m.PowerOff(ctx)) // its disk is copied below
+		}
+		_ = m.Kill()
+		cancel()
+	}
+	for _, id := range identities {
+		if len(seen[id.name]) != *boots {
+			t.Errorf("%s: %d boots said %v", id.name, *boots, seen[id.name])
+		}
+	}
+	t.Run("copied disk", func(t *testing.T) { b.copied(t, "clone-0") })
+	if *update && !t.Failed() {
+		must(t, os.WriteFile(page, report(seen), 0o644))
+	}
+}
+
+// ask waits for the machine to come up, and then a minute and a half for one answer.
+func ask(ctx context.Context, m *boottest.Machine, command string) (string, error) {
+	if _, err := m.Until(ctx, 2*time.Second, "test -e /run/imgbuild/status.json"); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	return m.Until(ctx, 2*time.Second, command)
+}
+
+// copied starts a copy of a disk that has booted once as another machine: it is
+// told so, and neither joins nor starts the kubelet. Adopted by its own name, it
+// goes on; the original is not touched by any of it.
+func (b *bench) copied(t *testing.T, of string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*limit)
+	defer cancel()
+	machines := filepath.Join(b.kit.Dir, "machines")
+	must(t, kit.CopyDisk(ctx, filepath.Join(machines, of), filepath.Join(machines, "twin")))
+	m, err := b.start(ctx, "twin", *boots+1, b.config)
+	must(t, err)
+	defer m.Kill() //nolint:errcheck // it is only asked
+	text, err := m.Until(ctx, 2*time.Second, "cat /run/imgbuild/status.json")
+	must(t, err)
+	var s firstboot.Status
+	must(t, json.Unmarshal([]byte(text), &s))
+	if s.Step != "machine" || !strings.Contains(s.Cause, "belongs to another machine") || !strings.Contains(s.Cure, "adopt: ") {
+		t.Errorf("the copy says %s", text)
+	}
+	for _, script := range []string{
+		"! systemctl is-active kubelet && test ! -e /run/imgbuild/kubelet-may-start",
+		"! imgbuild-firstboot status >/run/said; grep -q 'belongs to another machine' /run/said",
+		"test ! -e /etc/kubernetes/kubelet.conf",
+	} {
+		if _, err := m.Sh(ctx, script); err != nil {
+			t.Error(err)
+		}
+	}
+	if log := m.Tail(40); !strings.Contains(log, "This node did not join its cluster.") {
+		t.Errorf("the console says nothing of it:\n%s", log)
+	}
+	_, rest, _ := strings.Cut(s.Cure, `adopt: "`)
+	name, _, _ := strings.Cut(rest, `"`)
+	_ = m.Kill()
+	m, err = b.start(ctx, "twin", *boots+1, append(bytes.Clone(b.config), "adopt: "+name+"\n"...))
+	must(t, err)
+	defer m.Kill() //nolint:errcheck // it is only asked
+	if _, err := m.Until(ctx, 2*time.Second, `grep -q '"number"' /run/imgbuild/status.json && grep -qi '`+name+`' /var/lib/imgbuild/firstboot/journal.json`); err != nil {
+		t.Errorf("adopted by %q: %v\n%s", name, err, m.Tail(30))
+	}
+}
+
+// report is the page.
+func report(seen map[string]map[string]int) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# One image, many machines\n\n`make clones` wrote this; `make test` boots three. One worker's image, booted %d times in QEMU, each time as a new\nmachine with one and the same node config.\n\n| what must be the machine's own | boots | distinct |\n|---|---|---|\n", *boots)
+	for _, id := range identities {
+		fmt.Fprintf(&b, "| %s | %d | %d |\n", id.name, *boots, len(seen[id.name]))
+	}
+	b.WriteString("\nA copy of a disk that had booted before, started as another machine: refused, with cause and cure on its console; it\nstarts no kubelet. A node config that names that very machine (`adopt`) lets it go on.\n")
+	return []byte(b.String())
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
