@@ -43,7 +43,7 @@ type Scanner struct {
 	write sync.Mutex
 	mu    sync.Mutex
 	heard map[Probe]Answer
-	knock uint16 // source port of the next sweep
+	knock uint16 // source port of the last round
 }
 
 // LinkLocal is the IPv6 address that the machine of an IPv4 address makes itself
@@ -80,7 +80,7 @@ func NewScanner(path, ip string) (*Scanner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting the scanner: %w", err)
 	}
-	s := &Scanner{conn: conn, mac: mac, addrs: map[bool]netip.Addr{true: netip.MustParseAddr(ip), false: six}, heard: map[Probe]Answer{}, knock: 20000}
+	s := &Scanner{conn: conn, mac: mac, addrs: map[bool]netip.Addr{true: netip.MustParseAddr(ip), false: six}, heard: map[Probe]Answer{}}
 	go s.read()
 	return s, nil
 }
@@ -105,11 +105,24 @@ func (s *Scanner) Forget() {
 // tick is how often a sweep sends its share.
 const tick = 5 * time.Millisecond
 
-// Sweep sends each probe once, perSecond of them in a second, and waits for the
-// last answers. What it hears is in Heard.
+// Sweep is Knock, and waits for the last answers.
 func (s *Scanner) Sweep(ctx context.Context, probes []Probe, perSecond int) error {
+	if err := s.Knock(ctx, probes, perSecond); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(linger):
+		return nil
+	}
+}
+
+// Knock sends each probe once, perSecond of them in a second. What it hears is in
+// Heard.
+func (s *Scanner) Knock(ctx context.Context, probes []Probe, perSecond int) error {
 	s.mu.Lock()
-	s.knock++
+	s.knock = 20000 + (s.knock+1)%40000
 	from := s.knock
 	s.mu.Unlock()
 	ticker := time.NewTicker(tick)
@@ -133,6 +146,31 @@ func (s *Scanner) Sweep(ctx context.Context, probes []Probe, perSecond int) erro
 			}
 		}
 		if err := s.send(s.knocking(p, from)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// VXLAN is a tunnel (RFC 7348) as seen from outside.
+type VXLAN struct {
+	ID   uint32
+	Port uint16
+	MAC  string // of its device on the machine that the probes go to
+}
+
+// KnockThrough sends each probe, of an IPv4 address, wrapped as if it came out of
+// the tunnel, three times, and waits for the answers.
+func (s *Scanner) KnockThrough(ctx context.Context, v VXLAN, probes []Probe) error {
+	mac, err := net.ParseMAC(v.MAC)
+	if err != nil {
+		return err
+	}
+	for i := range 3 * len(probes) {
+		p := probes[i%len(probes)]
+		inner := s.knocking(p, 64000+uint16(i)) // #nosec G115 -- few
+		copy(inner, mac)
+		if err := s.send(s.wrapped(v, p.Addr, inner)); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package vnet
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -61,6 +62,16 @@ func (s *Scanner) segment(p Probe, f header.TCPFields) []byte {
 	t.Encode(&f)
 	t.SetChecksum(^t.CalculateChecksum(s.partial(p.Addr, header.TCPProtocolNumber, len(t))))
 	return s.frame(p.Addr, header.TCPProtocolNumber, t)
+}
+
+// wrapped is a frame in VXLAN's header and a datagram.
+func (s *Scanner) wrapped(v VXLAN, to netip.Addr, inner []byte) []byte {
+	const vxlanSize = 8
+	u := header.UDP(make([]byte, header.UDPMinimumSize+vxlanSize, header.UDPMinimumSize+vxlanSize+len(inner)))
+	u.Encode(&header.UDPFields{SrcPort: 40000, DstPort: v.Port, Length: uint16(cap(u))}) // #nosec G115 -- small; without a checksum, as VXLAN has it
+	u[header.UDPMinimumSize] = 8                                                         // the ID is valid
+	binary.BigEndian.PutUint32(u[header.UDPMinimumSize+4:], v.ID<<8)
+	return s.frame(to, header.UDPProtocolNumber, append(u, inner...))
 }
 
 // solicitation asks a neighbour for the MAC address that it is sent to, and names the scanner's.
