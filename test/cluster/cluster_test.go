@@ -199,7 +199,7 @@ func (s *suite) pods(t *testing.T) {
 			t.Errorf("NodePort of %s, from outside: got %q, %v", node, got, err)
 		}
 	}
-	if got, err := s.c.Master.Until(limited(t, 5*time.Minute), 3*time.Second, "kubectl port-forward pod/web 18080:8080 >/run/forward.log & trap 'kill %1' EXIT; "+
+	if got, err := s.c.Master.Until(limited(t, 5*time.Minute), 3*time.Second, "kubectl port-forward pod/web 18080:8080 >/run/forward.log & trap \"kill $!\" EXIT; "+
 		"for i in $(seq 60); do grep -q ^Forwarding /run/forward.log && break; sleep 1; done; cat </dev/tcp/127.0.0.1/18080"); err != nil || got != "hello from web" {
 		t.Errorf("port-forward: got %q, %v", got, err)
 	}
