@@ -18,6 +18,9 @@ import (
 // guardRate is how often in a second a stranger knocks while nodes boot.
 const guardRate = 300
 
+// scanRate is how fast a stranger scans; an emulated node must keep up.
+const scanRate = 4000
+
 func (b *images) target(role string) kit.Target {
 	return kit.Target{Role: role, IP: map[string]string{"master": kit.MasterIP, "worker": kit.WorkerIP}[role], Declared: b.plans[role].Ports}
 }
@@ -85,7 +88,7 @@ var update = flag.Bool("update", false, "write what a stranger sees into "+scanF
 
 // scan wants one protocol's answers to be exactly the declared ports.
 func (s *suite) scan(t *testing.T, target kit.Target, proto string) string {
-	result, err := s.c.Scan(t.Context(), target, proto)
+	result, err := target.Scan(t.Context(), s.c.Stranger, proto, scanRate)
 	if err != nil {
 		t.Error(err)
 		return ""

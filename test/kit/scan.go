@@ -61,18 +61,16 @@ type Scan struct {
 	Heard map[vnet.Probe]vnet.Answer
 }
 
-// perSecond is how fast the stranger knocks; an emulated node must keep up.
-const perSecond = 4000
-
-// Scan knocks at every port of one protocol on both addresses of a node. What is
-// declared and kept silent is asked twice more: a packet may be lost.
-func (c *Cluster) Scan(ctx context.Context, t Target, proto string) (Scan, error) {
+// Scan knocks at every port of one protocol on both addresses of a node, perSecond
+// times a second. What is declared and kept silent is asked twice more: a packet
+// may be lost.
+func (t Target) Scan(ctx context.Context, stranger *vnet.Scanner, proto string, perSecond int) (Scan, error) {
 	s := Scan{t, proto, nil}
 	for i, ask := 0, t.Probes(proto, EveryPort()...); i < 3 && len(ask) > 0; i++ {
-		if err := c.Stranger.Sweep(ctx, ask, perSecond); err != nil {
+		if err := stranger.Sweep(ctx, ask, perSecond); err != nil {
 			return s, err
 		}
-		s.Heard = c.Stranger.Heard()
+		s.Heard = stranger.Heard()
 		ask = slices.DeleteFunc(ask, func(p vnet.Probe) bool { return s.Heard[p] != "" || !t.Lets(proto, p.Port) })
 	}
 	return s, nil
