@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/assemble"
+	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
@@ -201,6 +202,11 @@ func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tool
 		return nil, rootfs.Kernel{}, err
 	}
 	parts[AgentPart] = tree.Bytes(t.firstboot)
+	manifest, err := networkManifest(p.Spec.CNI.Manifest)
+	if err != nil {
+		return nil, rootfs.Kernel{}, err
+	}
+	parts[component.ManifestPart] = tree.Bytes(manifest)
 	defer o.Report.Stage("laying out the root file system")()
 	kernel, err := rootfs.Seal(base)
 	if err != nil {

@@ -44,7 +44,11 @@ func Load(o Options) (*spec.Node, error) {
 	for _, w := range found.Warnings() {
 		o.Report.Note("%s", w)
 	}
-	return node, fault.Wrap(fault.Spec, found.Err())
+	if err := found.Err(); err != nil {
+		return nil, fault.Wrap(fault.Spec, err)
+	}
+	_, err := networkManifest(node.CNI.Manifest) // so that no stage begins with another one
+	return node, err
 }
 
 // readDocument stops where a document is too large, so that none is too large to read.

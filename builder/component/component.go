@@ -62,7 +62,7 @@ type Unit struct {
 
 // Port is one hole in the firewall. First == Last for a single port.
 type Port struct {
-	Proto string `json:"proto"` // tcp or udp
+	Proto string `json:"proto"` // tcp, udp, or ip: First is the number of an IP protocol
 	First int    `json:"first"`
 	Last  int    `json:"last"`
 	Why   string `json:"why"`

@@ -17,6 +17,12 @@ import (
 
 const pause = "registry.k8s.io/pause:3.10.2"
 
+// calico and cilium come by a manifest of the user's.
+var (
+	calico = []string{"cni.name=calico", "cni.backend=ipip", "cni.encryption=wireguard", "cni.manifest.file=c.yaml", "cni.manifest.sha256=" + strings.Repeat("0", 64)}
+	cilium = []string{"cni.name=cilium", "cni.manifest.file=c.yaml", "cni.manifest.sha256=" + strings.Repeat("0", 64)}
+)
+
 // variants are nodes that between them take every branch of every overlay.
 var variants = []struct {
 	name, role string
@@ -26,6 +32,8 @@ var variants = []struct {
 	{"worker", "worker", nil},
 	{"worker without a pod network", "worker", []string{"cni.name=none"}},
 	{"master on host-gw", "master", []string{"cni.backend=host-gw"}},
+	{"calico", "master", calico},
+	{"cilium", "worker", cilium},
 	{"containerd of the base", "worker", []string{"containerd.source=base"}},
 	{"ssh on", "master", []string{"ssh.enabled=true"}},
 	{"kubernetes 1.35.4", "master", []string{"kubernetes.version=1.35.4"}},

@@ -49,7 +49,7 @@ func firewall() Component {
 				{"input is denied by default", "nft list chain inet imgbuild input | grep -q 'policy drop'"},
 				{"no other input filter", "! systemctl is-active -q nftables.service"},
 			}
-			for _, p := range a.Ports {
+			for _, p := range a.Ports { // those of the role and of the user
 				a.Checks = append(a.Checks, Check{fmt.Sprintf("%s %d is open", p.Proto, p.First),
 					fmt.Sprintf("nft list chain inet imgbuild input | grep -Eqw '%s dport %d(-%d)?'", p.Proto, p.First, p.Last)})
 			}

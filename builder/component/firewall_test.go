@@ -21,11 +21,14 @@ var firewallCases = map[string][]string{
 	"flannel on vxlan":   nil,
 	"flannel on host-gw": {"cni.backend=host-gw"},
 	"no pod network":     {"cni.name=none"},
+	"calico on IP in IP": calico,
+	"cilium on vxlan":    cilium,
 	"ssh and ports":      {"ssh.enabled=true", "firewall.allow=tcp/9100,udp/40000-40100"},
 }
 
 var (
-	openPort = regexp.MustCompile(`(?m)^\s*((?:tcp|udp) dport [0-9-]+) accept`)
+	openPort = regexp.MustCompile(`(?m)^\s*((?:(?:tcp|udp) dport|meta l4proto) [0-9-]+) accept`)
+	podLink  = regexp.MustCompile(`(?m)^\s*iifname "([^"]+)" accept`)
 	accepts  = regexp.MustCompile(`(?m)^.* accept.*$`)
 )
 
@@ -52,6 +55,8 @@ func TestOpenPorts(t *testing.T) {
 		{"master", nil, append([]string{"udp dport 8472"}, master...)},
 		{"worker", firewallCases["flannel on host-gw"], worker},
 		{"master", firewallCases["no pod network"], master},
+		{"worker", firewallCases["calico on IP in IP"], append([]string{"tcp dport 179", "meta l4proto 4", "tcp dport 5473", "udp dport 51820-51821"}, worker...)},
+		{"worker", firewallCases["cilium on vxlan"], append([]string{"udp dport 8472", "tcp dport 4240", "tcp dport 4244"}, worker...)},
 		{"worker", firewallCases["ssh and ports"], append([]string{"udp dport 8472", "tcp dport 22", "tcp dport 9100", "udp dport 40000-40100"}, worker...)},
 	} {
 		want := slices.Sorted(slices.Values(c.want))
@@ -74,9 +79,13 @@ func TestRulesTouchNothingElse(t *testing.T) {
 				t.Errorf("%s: the rules lack %q", name, always)
 			}
 		}
-		pods := strings.Contains(text, "cni0") || strings.Contains(text, "10.244.0.0/16")
-		if pods != (name != "no pod network") {
-			t.Errorf("%s: pods let in: %v", name, pods)
+		var pods []string
+		for _, m := range podLink.FindAllStringSubmatch(text, -1) {
+			pods = append(pods, m[1])
+		}
+		want := map[string][]string{"no pod network": nil, "calico on IP in IP": {"cali*"}, "cilium on vxlan": {"lxc*", "cilium_host", "cilium_net"}}
+		if w, ok := want[name]; !ok && !slices.Equal(pods, []string{"cni0"}) || ok && !slices.Equal(pods, w) {
+			t.Errorf("%s: pods come in by %q", name, pods)
 		}
 	}
 }

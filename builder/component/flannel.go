@@ -8,10 +8,11 @@ import (
 // flannelCNIVersion is the last release of the CNI plugins that holds flannel's.
 const flannelCNIVersion = "0.9.1"
 
-// flannel is the pod network, unless the spec says none.
+// flannel is the pod network that is on board, unless the spec names another. What
+// it asks of the node stands in the table of pod networks.
 func flannel() Component {
 	return Component{
-		Name: "flannel", Doc: "the pod network: manifest, plugin, its port in the firewall, its device left alone",
+		Name: "flannel", Doc: "the pod network on board: manifest, plugin, image",
 		Request: func(n *spec.Node) Wants {
 			if n.CNI.Name != "flannel" {
 				return Wants{}
@@ -33,8 +34,6 @@ func flannel() Component {
 				},
 			}
 			if n.CNI.Backend == "vxlan" {
-				a.Modules = []string{"vxlan"}
-				a.Ports = []Port{{"udp", 8472, 8472, "flannel VXLAN"}}
 				a.Checks = append(a.Checks, Check{"VXLAN checksums are not offloaded", "ethtool -k flannel.1 | grep -q 'tx-checksum-ip-generic: off'"})
 			}
 			return a, err

@@ -63,8 +63,9 @@ var kernelSysctls = map[string]string{
 	"net.ipv4.icmp_ignore_bogus_error_responses": "1",
 }
 
-// everySysctl names each setting that is not as the image's file says.
-const everySysctl = `! while read -r key _ value; do [ "$(sysctl -n "$key" | tr '\t' ' ')" = "$value" ] || echo "$key is not $value"; done < /usr/lib/sysctl.d/90-imgbuild.conf | grep .`
+// everySysctl names each setting that is not as the image's file says. Those of
+// links by pattern are looked at when there is a link.
+const everySysctl = `! grep -v '^[^=]*\*' /usr/lib/sysctl.d/90-imgbuild.conf | while read -r key _ value; do [ "$(sysctl -n "$key" | tr '\t' ' ')" = "$value" ] || echo "$key is not $value"; done | grep .`
 
 // kernel is the kernel package, its modules and its settings.
 func kernel() Component {
@@ -99,21 +100,12 @@ func kernel() Component {
 			for key, value := range kernelSysctls {
 				a.Sysctls[key] = value
 			}
-			// Loose by default: strict drops the replies that pod networks route by another link.
+			// Never strict: that drops the replies that pod networks route by another link.
 			for _, key := range []string{"net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.rp_filter"} {
-				a.Sysctls[key] = rpFilter(n.CNI.Name)
+				a.Sysctls[key] = podNetworks[n.CNI.Name].RPFilter
 			}
 			slices.Sort(a.Modules)
 			return a, err
 		},
 	}
-}
-
-// rpFilter is the reverse path filter that a pod network can live with: flannel
-// routes symmetrically, so loose costs nothing; others (Cilium among them) want none.
-func rpFilter(cni string) string {
-	if cni == "flannel" {
-		return "2"
-	}
-	return "0"
 }

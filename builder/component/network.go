@@ -1,7 +1,7 @@
 package component
 
 // foreignRoutes restarts networkd and looks whether what others routed is still there.
-const foreignRoutes = `routes() { ip route show | grep -E '^blackhole| dev (cni0|flannel)' | sort; }; ip route add blackhole 192.0.2.0/24 proto static; a=$(routes); ` +
+const foreignRoutes = `routes() { ip route show | grep -E '^blackhole| dev (cni|flannel|cali|tunl|vxlan|cilium|lxc)' | sort; }; ip route add blackhole 192.0.2.0/24 proto static; a=$(routes); ` +
 	`systemctl restart systemd-networkd && /usr/lib/systemd/systemd-networkd-wait-online --timeout=60; b=$(routes); ip route del blackhole 192.0.2.0/24; ` +
 	`echo "was: $a"; echo "is: $b"; [ "$a" = "$b" ] && grep -q blackhole <<<"$b"`
 

@@ -29,6 +29,9 @@ type view struct {
 	VarSize      string
 	FlannelImage string
 	Plugins      []string
+	Links        []string // that networkd leaves alone
+	Tunnels      []string // of the pod network
+	Pods         []string // links that pods come in by
 }
 
 // overlay returns the files of a component's overlay, templates rendered. A

@@ -23,7 +23,7 @@ var procedure = []struct {
 	{step: "br_netfilter is loaded, after a reboot too", master: []string{"modules"}, worker: []string{"modules"}, cluster: []string{"cold boot", "checks"}},
 	{step: "bridge sysctls and forwarding", master: []string{"bridge traffic is filtered", "forwarding"}, worker: []string{"bridge traffic is filtered", "forwarding"}, cluster: []string{"cold boot"}},
 	{step: "the firewall's ports", master: []string{"input is denied by default", "no other input filter", "tcp 6443 is open", "tcp 2379 is open", "tcp 10250 is open", "tcp 30000 is open"},
-		worker: []string{"input is denied by default", "no other input filter", "tcp 10250 is open", "udp 30000 is open"}, cluster: []string{"from outside"}},
+		worker: []string{"input is denied by default", "no other input filter", "tcp 10250 is open", "udp 30000 is open"}, cluster: []string{"from outside", "every port", "no window at boot", "firewall restarts", "kubeadm reset keeps the rules"}},
 	{step: "the API answers on loopback too", cluster: []string{"from outside"}},
 	{step: "no swap", master: []string{"no swap"}, worker: []string{"no swap"}, cluster: []string{"preflight is clean"}},
 	{step: "kubeadm, kubelet and kubectl", master: []string{"kubeadm has the asked version", "the kubelet is healthy"}, worker: []string{"kubeadm has the asked version", "the kubelet is healthy"}},
@@ -36,7 +36,7 @@ var procedure = []struct {
 	{step: "/run/flannel/subnet.env is there", master: []string{"flannel has a subnet"}, worker: []string{"flannel has a subnet"}},
 	{step: "VXLAN checksums are not offloaded", master: []string{"VXLAN checksums are not offloaded"}, worker: []string{"VXLAN checksums are not offloaded"}},
 	{step: "kubeadm join", worker: []string{"first boot is done"}, cluster: []string{"preflight is clean"}},
-	{step: "the pod network's packets pass the firewall", cluster: []string{"pods and services"}},
+	{step: "the pod network's packets pass the firewall", cluster: []string{"pods and services", "webhook on the other node"}},
 }
 
 var subtest = regexp.MustCompile(`t\.Run\("([^"]+)"`)

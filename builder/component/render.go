@@ -44,7 +44,7 @@ func Render(n *spec.Node, added []Addition) ([]File, error) {
 	slices.SortFunc(ports, func(a, b Port) int {
 		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First), cmp.Compare(a.Why, b.Why))
 	})
-	rules, err := overlay("firewall", view{Node: n, Ports: slices.Compact(ports)})
+	rules, err := overlay("firewall", view{Node: n, Ports: slices.Compact(ports), Pods: podNetworks[n.CNI.Name].Pods})
 	return append(files, rules...), err
 }
 

@@ -14,6 +14,7 @@ func All() []Component {
 		containerd(),
 		kubernetes(),
 		onboardImages(),
+		cni(),
 		flannel(),
 		firstboot(),
 		userFiles(),

@@ -152,6 +152,7 @@ func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
 func (p *Plan) hash() string {
 	said := *p.Spec
 	said.Output, said.Kubernetes.Dir, said.Containerd.Dir, said.Kubernetes.Release.Roots = spec.Output{}, "", "", ""
+	said.CNI.Manifest.File = "" // its digest stays
 	same := *p
 	same.Spec = &said
 	out, _ := json.Marshal(same) // plain data cannot fail; ID and outputs are still empty

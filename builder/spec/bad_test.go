@@ -60,11 +60,11 @@ var badShape = []badCase{
 		want: `node.yaml:4:3: ssh.zzzzzzz: unknown key; known here: enabled`},
 	{name: "unknown key in a list", document: "files:\n  - path: /etc/motd\n    contents: x\n",
 		want: `node.yaml:5:5: files[0].contents: unknown key; did you mean "content"?`},
-	{name: "several at once", document: "arhc: amd64\nssh: {enabled: 1}\ncni:\n  name: calico\n",
+	{name: "several at once", document: "arhc: amd64\nssh: {enabled: 1}\ncni:\n  name: weave\n",
 		want: `
 node.yaml:3:1: arhc: unknown key; did you mean "arch"?
 node.yaml:4:16: ssh.enabled: got the number 1, want true or false
-node.yaml:6:9: cni.name: "calico" is not known; use flannel or none`},
+node.yaml:6:9: cni.name: "weave" is not known; use flannel, calico, cilium or none`},
 	{name: "number for text", document: "kubernetes:\n  version: 1.36\n",
 		want: `node.yaml:4:12: kubernetes.version: got the number 1.36, want text; write it in quotes: "1.36"`},
 	{name: "text for bool", document: "firewall:\n  enabled: yes\n",
@@ -92,7 +92,7 @@ node.yaml:6:9: cni.name: "calico" is not known; use flannel or none`},
 	{name: "tag", document: "arch: !!binary YW1kNjQ=\n",
 		want: `node.yaml:3:7: tag "!!binary" is not accepted; leave it out; the key decides the type`},
 	{name: "merge key", document: "cni: {<<: {name: none}}\n",
-		want: `node.yaml:3:7: cni.<<: unknown key; known here: name, version, backend`},
+		want: `node.yaml:3:7: cni.<<: unknown key; known here: name, version, backend, encryption, manifest`},
 	{name: "two documents", document: "---\nkind: Node\n",
 		want: `node.yaml:3:1: a second document begins here; write one document per file and give -f once for each`},
 	{name: "tab", document: "cni:\n\tname: none\n",
@@ -241,6 +241,23 @@ node.yaml:5:16: kubernetes.serviceCIDR: a /8 network is too large; kubeadm takes
 		want: `node.yaml:6:10: kubernetes.release.url: not used by source "gomodule"; set kubernetes.source to "release" or remove it`},
 	{name: "backend without CNI", document: "cni:\n  name: none\n  backend: vxlan\n",
 		want: `node.yaml:5:12: cni.backend: not used by cni.name "none"; remove it`},
+	{name: "backend of another CNI", document: "cni:\n  name: flannel\n  backend: geneve\n",
+		want: `node.yaml:5:12: cni.backend: flannel has no backend "geneve"; use vxlan or host-gw`},
+	{name: "no backend at all", document: "cni:\n  backend: udp\n",
+		want: `node.yaml:4:12: cni.backend: "udp" is not known; use vxlan, host-gw, ipip, bgp, geneve or native`},
+	{name: "CNI without its manifest", document: "cni:\n  name: calico\n",
+		want: `
+node.yaml:4:3: cni.manifest.file: missing: calico is not on board; name the file with its manifest, or set cni.name to none and apply it yourself
+node.yaml:4:3: cni.manifest.sha256: missing; write the 64 digits that sha256sum prints for the manifest`},
+	{name: "manifest without use", document: "cni:\n  encryption: wireguard\n  manifest: {file: a.yaml, sha256: " + strings.Repeat("a", 64) + "}\n",
+		want: `
+node.yaml:4:15: cni.encryption: not used by cni.name "flannel"; remove it, or use calico or cilium
+node.yaml:5:20: cni.manifest.file: not used by cni.name "flannel"; remove it
+node.yaml:5:36: cni.manifest.sha256: not used by cni.name "flannel"; remove it`},
+	{name: "version of another CNI", document: "cni:\n  name: cilium\n  version: \"1.18.0\"\n  manifest: {file: c.yaml, sha256: abc}\n",
+		want: `
+node.yaml:5:12: cni.version: not used by cni.name "cilium"; remove it
+node.yaml:6:36: cni.manifest.sha256: "abc" is not a SHA-256 digest; write the 64 digits that sha256sum prints`},
 }
 
 var badSet = []badCase{
@@ -251,7 +268,7 @@ var badSet = []badCase{
 	{name: "set no value", sets: []string{"kubernetes.version"},
 		want: `--set: "kubernetes.version" is not path=value; write it as --set kubernetes.version=1.37.2`},
 	{name: "set a group", sets: []string{"cni=none"},
-		want: `--set cni: names a group of values; set one of cni.name, cni.version, cni.backend`},
+		want: `--set cni: names a group of values; set one of cni.name, cni.version, cni.backend, cni.encryption, cni.manifest`},
 	{name: "set below a value", sets: []string{"kubernetes.version.minor=1"},
 		want: `--set kubernetes.version.minor: has no part "minor"; leave it away`},
 	{name: "set a map", sets: []string{"boot.sysctls=1"},

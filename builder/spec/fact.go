@@ -1,5 +1,7 @@
 package spec
 
+import "slices"
+
 // This file is the one table of version facts: what is supported and what is the
 // default. A new Kubernetes minor or patch is one line here.
 
@@ -40,10 +42,62 @@ var (
 	kubernetesSources = []string{"auto", "release", "gomodule", "dir", "oci"}
 	containerdSources = []string{"auto", "base", "gomodule", "release", "dir"}
 	proxyModes        = []string{"nftables", "iptables"}
-	networks          = []string{"flannel", "none"}
-	backends          = []string{"vxlan", "host-gw"}
 	formats           = []string{"raw", "qcow2"}
 )
+
+// pods lists the pod networks with how their packets can travel, the default first;
+// a network without a way is none of imgbuild's business.
+var pods = []struct {
+	Name     string
+	Backends []string
+	Secret   bool // can encrypt
+}{
+	{"flannel", []string{"vxlan", "host-gw"}, false},
+	{"calico", []string{"vxlan", "ipip", "bgp"}, true},
+	{"cilium", []string{"vxlan", "geneve", "native"}, true},
+	{"none", nil, false},
+}
+
+// Backends returns what cni.backend may be for a pod network, the default first.
+func Backends(network string) []string {
+	for _, p := range pods {
+		if p.Name == network {
+			return append([]string(nil), p.Backends...)
+		}
+	}
+	return nil
+}
+
+// Networks returns the names of the pod networks.
+func Networks() []string {
+	var out []string
+	for _, p := range pods {
+		out = append(out, p.Name)
+	}
+	return out
+}
+
+// canEncrypt are the pod networks that cni.encryption is for.
+func canEncrypt() (out []string) {
+	for _, p := range pods {
+		if p.Secret {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}
+
+// anyBackend are all values of cni.backend.
+func anyBackend() (out []string) {
+	for _, p := range pods {
+		for _, b := range p.Backends {
+			if !slices.Contains(out, b) {
+				out = append(out, b)
+			}
+		}
+	}
+	return out
+}
 
 // Roles returns the roles that a node can have.
 func Roles() []string { return append([]string(nil), roles...) }

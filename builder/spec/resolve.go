@@ -1,6 +1,9 @@
 package spec
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // resolve fills in what depends on other values: versions from the table, the
 // kubelet's version, the output's name; and it takes back what a profile said
@@ -24,16 +27,28 @@ func (n *Node) resolve() {
 	if c.Source != "base" || n.Base.Name != "" {
 		n.fill("containerd.version", &c.Version, defaultContainerd)
 	}
-	if n.CNI.Name == "none" {
-		n.clear("cni.version", &n.CNI.Version)
-		n.clear("cni.backend", &n.CNI.Backend)
-	} else {
-		n.fill("cni.version", &n.CNI.Version, defaultFlannel)
-	}
+	n.resolveNetwork()
 	n.fill("output.name", &n.Output.Name, n.Role)
 	for i := range n.Files {
 		n.fill(sprintf("files[%d].mode", i), &n.Files[i].Mode, "0644")
 	}
+}
+
+// resolveNetwork fills in how the pod network travels, and flannel's version.
+func (n *Node) resolveNetwork() {
+	c := &n.CNI
+	known := Backends(c.Name)
+	if !slices.Contains(known, c.Backend) {
+		n.clear("cni.backend", &c.Backend)
+	}
+	if len(known) > 0 {
+		n.fill("cni.backend", &c.Backend, known[0])
+	}
+	if c.Name == "flannel" {
+		n.fill("cni.version", &c.Version, defaultFlannel)
+		return
+	}
+	n.clear("cni.version", &c.Version)
 }
 
 // fill sets a value that nobody wrote.

@@ -62,9 +62,13 @@ var rules = map[string]rule{
 	"containerd.source":  {Enum: containerdSources},
 	"containerd.dir":     {Pattern: anyPath, Want: "a folder", Hint: pathHint},
 
-	"cni.name":    {Enum: networks},
+	"cni.name":    {Enum: Networks()},
 	"cni.version": {Pattern: `^[0-9]+\.[0-9]+\.[0-9]+$`, Want: "a version", Hint: `write it as "0.26.7", without a leading "v"`},
-	"cni.backend": {Enum: backends},
+	"cni.backend": {Enum: anyBackend()},
+
+	"cni.encryption":      {Enum: []string{"wireguard"}},
+	"cni.manifest.file":   {Pattern: anyPath, Want: "a file name", Hint: pathHint},
+	"cni.manifest.sha256": {Pattern: `^[0-9a-f]{64}$`, Want: "a SHA-256 digest", Hint: "write the 64 digits that sha256sum prints"},
 
 	"firewall.allow[]": {Pattern: `^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$`, Want: "a port", Hint: `write it as "tcp/9100" or "udp/30000-30100"`},
 

@@ -113,12 +113,24 @@ type Containerd struct {
 
 // CNI is the pod network.
 type CNI struct {
-	// Name: flannel, or none where the cluster brings its own.
+	// Name: flannel is on board; calico and cilium come by their manifest; none where the cluster brings its own.
 	Name string `json:"name,omitempty"`
-	// Version. Left out: the default.
+	// Version of flannel. Left out: the default. Of others their manifest says it.
 	Version string `json:"version,omitempty"`
-	// How packets travel between nodes.
+	// How packets travel between nodes: vxlan or host-gw (flannel), vxlan, ipip or bgp (calico), vxlan, geneve or native (cilium).
 	Backend string `json:"backend,omitempty"`
+	// Encryption between nodes, as the manifest sets it up: wireguard (calico, cilium). Opens its port.
+	Encryption string `json:"encryption,omitempty"`
+	// What the first master applies, for calico and cilium.
+	Manifest Manifest `json:"manifest"`
+}
+
+// Manifest is a file with Kubernetes objects, pinned.
+type Manifest struct {
+	// The file, seen from the folder that imgbuild runs in.
+	File string `json:"file,omitempty"`
+	// Its SHA-256 digest in hex, such as sha256sum prints it.
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 // Firewall is the node's own packet filter: input is denied but for what the

@@ -161,19 +161,6 @@ func (c *checker) sources() {
 	}
 }
 
-// network checks the CNI's values.
-func (c *checker) network() {
-	cni := c.n.CNI
-	if cni.Name != "none" {
-		return
-	}
-	for path, value := range map[string]string{"cni.version": cni.Version, "cni.backend": cni.Backend} {
-		if value != "" {
-			c.fail(path, `not used by cni.name "none"`, "remove it")
-		}
-	}
-}
-
 // ports checks the numbers that the pattern lets through.
 func (c *checker) ports() {
 	for i, allow := range c.n.Firewall.Allow {

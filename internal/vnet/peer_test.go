@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
@@ -41,7 +42,7 @@ func newPeer(t *testing.T, path, ip string) *peer {
 	must(t, err)
 	link := channel.New(256, mtu, tcpip.LinkAddress(mac))
 	p := &peer{t: t, addr: tcpip.AddrFrom4Slice(net.ParseIP(ip).To4()), mac: mac, conn: conn, stack: stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
 	})}
 	t.Cleanup(func() { conn.Close(); link.Close() })
@@ -116,6 +117,15 @@ func (p *peer) echo(port uint16) {
 			}()
 		}
 	}()
+}
+
+// listen opens ports of all the peer's addresses.
+func (p *peer) listen(ports ...uint16) {
+	for _, port := range ports {
+		l, err := gonet.ListenTCP(p.stack, tcpip.FullAddress{NIC: 1, Port: port}, ipv6.ProtocolNumber) // takes IPv4, too
+		must(p.t, err)
+		p.t.Cleanup(func() { l.Close() })
+	}
 }
 
 // tcp has other echo a text.

@@ -171,6 +171,10 @@ func (n *Net) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return n.inner.DialContextTCP(ctx, addr)
 }
 
+// Listen opens a port of the gateway, addr being host:port, to which machines can
+// connect. The caller closes it.
+func (n *Net) Listen(addr string) (net.Listener, error) { return n.inner.Listen("tcp", addr) }
+
 // Close ends the network: its socket is gone, forwarded ports are free, machines
 // lose their link. A second Close does nothing.
 func (n *Net) Close() error {

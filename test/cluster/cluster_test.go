@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/internal/node/firstboot"
 	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/internal/vnet"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -103,21 +105,32 @@ func TestCluster(t *testing.T) {
 	}
 	b, err := built()
 	must(t, err)
-	c, err := b.kit.Up(t.Context(), b.files)
+	c, err := b.kit.Network(t.Context(), b.files)
 	must(t, err)
 	t.Cleanup(c.Close)
+	s := &suite{c: c, kit: b.kit, plans: b.plans, images: b}
+	g := c.Guard(t.Context(), guardRate, s.targets()...)
+	must(t, c.Start(t.Context()))
 	must(t, c.WaitReady(limited(t, limit)))
+	s.knocks, err = g.Stop()
+	must(t, err)
+	s.boot = c.Stranger.Heard()
 
-	s := &suite{c: c, kit: b.kit, plans: b.plans}
 	t.Run("preflight is clean", s.preflight)
 	t.Run("checks", s.checks)
 	t.Run("bill of materials is true", s.billIsTrue)
 	t.Run("pods and services", s.pods)
 	t.Run("from outside", s.outside)
+	t.Run("no window at boot", s.noWindow)
+	t.Run("every port", s.everyPort)
+	t.Run("through the tunnel", s.tunnelled)
+	t.Run("webhook on the other node", s.webhook)
+	t.Run("firewall restarts", s.restart)
 	t.Run("nothing secret lies about", s.secrets)
 	t.Run("status", s.status)
 	t.Run("cold boot", s.coldBoot)
 	t.Run("a copied disk is no twin", s.twin)
+	t.Run("kubeadm reset keeps the rules", s.reset)
 }
 
 // suite asks one running cluster.
@@ -125,6 +138,10 @@ type suite struct {
 	c     *kit.Cluster
 	kit   kit.Kit
 	plans map[string]*plan.Plan
+
+	images *images
+	boot   map[vnet.Probe]vnet.Answer // what answered while the nodes booted
+	knocks int                        // of how many
 }
 
 func (s *suite) nodes() map[string]*boottest.Machine {
@@ -180,6 +197,15 @@ func (s *suite) pods(t *testing.T) {
 			t.Errorf("%s: got %q, %v", host, got, err)
 		}
 	}
+	for _, node := range []string{kit.MasterIP, kit.WorkerIP} { // the worker passes it on to the pod's node
+		if got, err := s.ask(limited(t, time.Minute), node+":30080"); err != nil || got != "hello from web" {
+			t.Errorf("NodePort of %s, from outside: got %q, %v", node, got, err)
+		}
+	}
+	if got, err := s.c.Master.Until(limited(t, 5*time.Minute), 3*time.Second, "kubectl port-forward pod/web 18080:8080 >/run/forward.log & trap \"kill $!\" EXIT; "+
+		"for i in $(seq 60); do grep -q ^Forwarding /run/forward.log && break; sleep 1; done; cat </dev/tcp/127.0.0.1/18080"); err != nil || got != "hello from web" {
+		t.Errorf("port-forward: got %q, %v", got, err)
+	}
 	sh(t, s.c.Master, "kubectl logs client | grep -q 'client is up' && kubectl delete -f /run/web.yaml --now --wait=false")
 	// Made anew now that both nodes are there, they spread: at first boot both go where the first node is.
 	sh(t, s.c.Master, "kubectl -n kube-system scale deployment coredns --replicas=0 && kubectl -n kube-system wait --for=delete pod -l k8s-app=kube-dns --timeout=400s && "+
@@ -190,6 +216,20 @@ func (s *suite) pods(t *testing.T) {
 			t.Errorf("%s runs on %q, want both nodes", app, nodes)
 		}
 	}
+}
+
+// ask connects from the gateway and reads all that is said.
+func (s *suite) ask(ctx context.Context, addr string) (string, error) {
+	conn, err := s.c.Net.Dial(ctx, addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if end, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(end)
+	}
+	data, err := io.ReadAll(conn)
+	return strings.TrimSpace(string(data)), err
 }
 
 // outside looks from the network's gateway: the API answers an operator's own

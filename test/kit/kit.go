@@ -27,6 +27,8 @@ const (
 	MasterIP = "10.0.0.10"
 	WorkerIP = "10.0.0.11"
 	Endpoint = MasterIP + ":6443"
+
+	strangerIP = "10.0.0.99" // a machine that belongs to no cluster
 )
 
 // Kit is a folder with imgbuild, images and an identity.
@@ -73,6 +75,7 @@ func (k Kit) Image(ctx context.Context, role, format string, more ...string) (st
 // Cluster is two nodes on a network of their own.
 type Cluster struct {
 	Net            *vnet.Net
+	Stranger       *vnet.Scanner // a host outside, who knocks
 	API            *API
 	Master, Worker *boottest.Machine
 
@@ -85,6 +88,15 @@ type Cluster struct {
 
 // Up starts the network and both nodes, the worker first: any order must do.
 func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error) {
+	c, err := k.Network(ctx, images)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Start(ctx)
+}
+
+// Network starts the network alone, so that someone is there before the nodes are.
+func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, error) {
 	scratch, err := os.MkdirTemp("", "imgbuild-net-") // a socket's path must be short
 	if err != nil {
 		return nil, err
@@ -96,7 +108,8 @@ func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error)
 	if c.API, err = c.NewAPI(ctx); err != nil {
 		return nil, err
 	}
-	return c, c.Start(ctx)
+	c.Stranger, err = vnet.NewScanner(c.socket, strangerIP)
+	return c, err
 }
 
 // Start boots both nodes from the disks they have.
@@ -144,6 +157,9 @@ func (c *Cluster) Close() {
 		if m != nil && m.Machine != nil {
 			_ = m.Kill()
 		}
+	}
+	if c.Stranger != nil {
+		_ = c.Stranger.Close()
 	}
 	_ = c.Net.Close()
 	_ = os.RemoveAll(filepath.Dir(c.socket))

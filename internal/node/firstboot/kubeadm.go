@@ -147,16 +147,25 @@ func (a *Agent) initCluster(ctx context.Context) error {
 	return err
 }
 
-// applyNetwork gives the cluster its pod network, if the image has one.
+// applyNetwork gives the cluster its pod network, if the image has one. A manifest
+// of the user's own is applied as it is, and by the server: a client's note of
+// what it applied has no room for large custom resource definitions.
 func (a *Agent) applyNetwork(ctx context.Context) error {
 	if a.facts.CNI == "none" {
 		return nil
 	}
-	manifest, err := a.fillManifest(a.path("/usr/lib/imgbuild/manifests", a.facts.CNI+".yaml"))
-	if err != nil {
-		return err
+	manifest := a.path("/usr/lib/imgbuild/manifests", a.facts.CNI+".yaml")
+	args := []string{"--kubeconfig", a.path(adminConf), "apply"}
+	if a.facts.CNI == "flannel" {
+		filled, err := a.fillManifest(manifest)
+		if err != nil {
+			return err
+		}
+		manifest = filled
+	} else {
+		args = append(args, "--server-side", "--force-conflicts")
 	}
-	out, err := a.Runner.Run(ctx, "kubectl", "--kubeconfig", a.path(adminConf), "apply", "-f", manifest)
+	out, err := a.Runner.Run(ctx, "kubectl", append(args, "-f", manifest)...)
 	if err != nil {
 		return fmt.Errorf("applying %s: %w: %s", manifest, err, lastLine(out))
 	}

@@ -1,0 +1,192 @@
+package component_test
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/internal/vnet"
+	"github.com/imgbuild/imgbuild/test/kit"
+)
+
+// inside is set in the process that has a network of its own.
+const inside = "IMGBUILD_TEST_INSIDE"
+
+// TestStranger loads the rules into this kernel, in a network name space, and has
+// a stranger knock at every port on IPv4 and IPv6: what answers is exactly what
+// the plan declares, for each role and pod network, and while the rules are loaded
+// again. No machine is booted; test/cluster does the same on booted nodes.
+func TestStranger(t *testing.T) {
+	if os.Getenv(inside) != "" {
+		t.Run("without rules", func(t *testing.T) { strangerInside(t) })
+		return
+	}
+	if testing.Short() {
+		t.Skip("scans for a minute: left out by -short")
+	}
+	space := []string{"--net", "--map-root-user"}
+	probe := "test -w /dev/net/tun && nft -f - <<<'table inet x { chain y { type filter hook input priority filter; ct state established accept; }; }'"
+	if err := run.Run(t.Context(), run.Cmd{Name: "unshare", Args: append(space, "bash", "-c", probe)}); err != nil {
+		t.Skipf("this kernel gives no name space with packet filter and TAP: %v", err)
+	}
+	out, err := run.Output(t.Context(), run.Cmd{Name: "unshare", Args: append(space, os.Args[0], "-test.run=^TestStranger$", "-test.v"), Env: []string{inside + "=1"}})
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// strangerInside runs where the network is nobody else's.
+func strangerInside(t *testing.T) {
+	s := network(t)
+	for _, port := range []string{"22", "6443", "10250", "10257"} {
+		l, err := net.Listen("tcp", ":"+port)
+		must(t, err)
+		t.Cleanup(func() { l.Close() })
+	}
+	of := func(role string, sets ...string) kit.Target {
+		return kit.Target{Role: role, IP: "10.0.0.10", Declared: decide(t, role, sets...).Ports}
+	}
+	// Without rules the stranger sees what is not declared: he would see a window.
+	master := of("master")
+	must(t, s.Sweep(t.Context(), master.Probes("tcp", 22, 23, 6443), 100))
+	if leaks := master.Leaks(s.Heard()); len(leaks) != 4 {
+		t.Fatalf("without rules a stranger gets the answers %q, want ports 22 and 23 of both addresses", leaks)
+	}
+	must(t, run.Run(t.Context(), run.Cmd{Name: "nft", Args: []string{"add", "table", "ip", "kube-proxy"}}))
+	nftLoad(t, file(decide(t, "master"), firewallFile).Text)
+	t.Run("again and again", func(t *testing.T) { loadedAgain(t, s, master) })
+	for _, c := range []struct {
+		name, role string
+		sets       []string
+	}{
+		{"master", "master", nil}, {"worker", "worker", nil},
+		{"no pod network", "master", firewallCases["no pod network"]}, {"flannel on host-gw", "worker", firewallCases["flannel on host-gw"]},
+		{"calico", "worker", calico}, {"cilium", "worker", cilium}, {"ssh and ports", "worker", firewallCases["ssh and ports"]},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			nftLoad(t, file(decide(t, c.role, c.sets...), firewallFile).Text)
+			for _, proto := range []string{"tcp", "udp"} {
+				s.Forget()
+				target := of(c.role, c.sets...)
+				result, err := target.Scan(t.Context(), s, proto, 40000)
+				must(t, err)
+				if leaks := target.Leaks(result.Heard); len(leaks) > 0 {
+					t.Errorf("lets in what nobody declared: %q", leaks[:min(len(leaks), 20)])
+				}
+				for _, addr := range target.Addrs() {
+					if silent := result.Silent(addr); len(silent) > 0 {
+						t.Errorf("%s keeps %s %q to itself", addr, proto, silent)
+					}
+				}
+				t.Logf("\n%s", result.Rows())
+			}
+		})
+	}
+	if out, err := run.Output(t.Context(), run.Cmd{Name: "nft", Args: []string{"list", "tables"}}); err != nil || string(out) != "table ip kube-proxy\ntable inet imgbuild\n" {
+		t.Errorf("the tables are\n%s(%v)", out, err)
+	}
+}
+
+// loadedAgain loads the same rules a hundred times under the stranger's knocking.
+func loadedAgain(t *testing.T, s *vnet.Scanner, target kit.Target) {
+	g := (&kit.Cluster{Stranger: s}).Guard(t.Context(), 20000, target)
+	for range 100 {
+		nftLoad(t, file(decide(t, "master"), firewallFile).Text)
+	}
+	knocks, err := g.Stop()
+	must(t, err)
+	heard := s.Heard()
+	if leaks := target.Leaks(heard); len(leaks) > 0 {
+		t.Errorf("answered while the rules were loaded: %q", leaks)
+	}
+	if heard[target.Probes("tcp", 6443)[0]] != vnet.Open || knocks < 1000 {
+		t.Errorf("the stranger knocked %d times and heard %v", knocks, heard)
+	}
+	t.Logf("%d knocks while the rules were loaded 100 times, no window", knocks)
+}
+
+func nftLoad(t *testing.T, rules string) {
+	t.Helper()
+	must(t, run.Run(t.Context(), run.Cmd{Name: "nft", Args: []string{"-f", "-"}, Stdin: strings.NewReader(rules)}))
+}
+
+// network puts this process on a virtual network as 10.0.0.10, by a TAP device,
+// and a stranger beside it.
+func network(t *testing.T) *vnet.Scanner {
+	path := filepath.Join(t.TempDir(), "n")
+	n, err := vnet.Serve(vnet.Options{Subnet: "10.0.0.0/24", Gateway: "10.0.0.1"}, path)
+	must(t, err)
+	t.Cleanup(func() { n.Close() })
+	tap := openTAP(t, "eth0")
+	mac, err := vnet.MAC("10.0.0.10")
+	must(t, err)
+	must(t, os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0o600))
+	for _, name := range []string{"ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"} { // closed UDP ports tell each time
+		must(t, os.WriteFile("/proc/sys/net/"+name, []byte("0"), 0o600))
+	}
+	for _, line := range []string{"link set lo up", "link set eth0 address " + mac, "link set eth0 up", "addr add 10.0.0.10/24 dev eth0"} {
+		must(t, run.Run(t.Context(), run.Cmd{Name: "ip", Args: strings.Fields(line)}))
+	}
+	conn, err := net.Dial("unix", path)
+	must(t, err)
+	go func() {
+		var size [4]byte
+		for {
+			if _, err := io.ReadFull(conn, size[:]); err != nil {
+				return
+			}
+			frame := make([]byte, binary.BigEndian.Uint32(size[:]))
+			if _, err := io.ReadFull(conn, frame); err != nil {
+				return
+			}
+			_, _ = tap.Write(frame)
+		}
+	}()
+	go func() {
+		frame := make([]byte, 2048)
+		for {
+			n, err := tap.Read(frame[4:])
+			if err != nil {
+				return
+			}
+			binary.BigEndian.PutUint32(frame, uint32(n))
+			_, _ = conn.Write(frame[:4+n])
+		}
+	}()
+	if conn, err := net.DialTimeout("tcp", "10.0.0.1:9", time.Second); err == nil { // any frame: the switch knows us by it
+		conn.Close()
+	}
+	s, err := vnet.NewScanner(path, "10.0.0.99")
+	must(t, err)
+	return s
+}
+
+// openTAP makes a TAP device (Documentation/networking/tuntap.rst).
+func openTAP(t *testing.T, name string) *os.File {
+	const noPacketInfo, tapDevice = 0x1000, 0x2
+	fd, err := syscall.Open("/dev/net/tun", syscall.O_RDWR|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	must(t, err)
+	var request [40]byte // struct ifreq
+	copy(request[:15], name)
+	binary.NativeEndian.PutUint16(request[16:], tapDevice|noPacketInfo)
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TUNSETIFF, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		t.Fatal(errno)
+	}
+	return os.NewFile(uintptr(fd), "tap")
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
