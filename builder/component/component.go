@@ -60,9 +60,10 @@ type Unit struct {
 	By   string `json:"by"` // multi-user.target, sysinit.target, …
 }
 
-// Port is one hole in the firewall. First == Last for a single port.
+// Port is one hole in the firewall. First == Last for a single port; both are 0 for
+// an IP protocol that has none.
 type Port struct {
-	Proto string `json:"proto"` // tcp or udp
+	Proto string `json:"proto"` // tcp, udp, or the number of an IP protocol without ports
 	First int    `json:"first"`
 	Last  int    `json:"last"`
 	Why   string `json:"why"`

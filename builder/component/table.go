@@ -15,6 +15,7 @@ func All() []Component {
 		kubernetes(),
 		onboardImages(),
 		flannel(),
+		vip(),
 		firstboot(),
 		userFiles(),
 	}

@@ -1,0 +1,34 @@
+package component
+
+import "github.com/imgbuild/imgbuild/builder/spec"
+
+// vrrp is the IP protocol by which masters tell each other who holds the address.
+const vrrp = "112"
+
+// vip lets masters hold the API's address among themselves, by keepalived, where
+// the node config asks for it. Who they are is not known to an image: keepalived
+// itself takes adverts from the other masters alone.
+func vip() Component {
+	add := fromOverlay("vip", Addition{
+		Mask:  []string{"keepalived.service"},
+		Ports: []Port{{Proto: vrrp, Why: "VRRP, who holds the virtual address"}},
+		Checks: []Check{
+			{"keepalived is there, and runs only if asked", "test -x /usr/sbin/keepalived && { test -e /run/imgbuild/keepalived.conf || ! systemctl is-active -q imgbuild-vip.service; }"},
+		},
+	})
+	return Component{
+		Name: "vip", Doc: "masters hold the API's address among themselves, if their node configs say so",
+		Request: func(n *spec.Node) Wants {
+			if n.Role != "master" {
+				return Wants{}
+			}
+			return Wants{Packages: []string{"keepalived"}}
+		},
+		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			if n.Role != "master" {
+				return Addition{}, nil
+			}
+			return add(n, f)
+		},
+	}
+}
