@@ -93,7 +93,7 @@ func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error)
 	if c.Net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, c.socket); err != nil {
 		return nil, err
 	}
-	if c.API, err = c.NewAPI(ctx); err != nil {
+	if c.API, err = k.NewAPI(ctx, c.Net, time.Minute); err != nil {
 		return nil, err
 	}
 	return c, c.Start(ctx)
