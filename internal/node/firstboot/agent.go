@@ -108,8 +108,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			tries = 0
 			continue
 		}
-		var end *stopped
-		if tries >= maxAttempts || errors.As(err, &end) {
+		if tries >= maxAttempts || a.journal.Stopped != "" {
 			banner(a.Console, a.status)
 			return err
 		}

@@ -177,11 +177,7 @@ func (a *Agent) freeMember(ctx context.Context, peers []string) error {
 		return err
 	}
 	client := etcd.Client{HTTP: a.client(conf, true)}
-	mine := []string{a.address()}
-	if a.journal.Address != "" {
-		mine = append(mine, a.journal.Address)
-	}
-	peers = slices.DeleteFunc(peers, func(p string) bool { return slices.Contains(mine, p) })
+	peers = slices.DeleteFunc(peers, func(p string) bool { return p == a.address() })
 	return a.waitFor(ctx, func(ctx context.Context) error {
 		var errs []error
 		for _, peer := range peers {
@@ -190,7 +186,7 @@ func (a *Agent) freeMember(ctx context.Context, peers []string) error {
 				errs = append(errs, err)
 				continue
 			}
-			i := slices.IndexFunc(members, func(m etcd.Member) bool { return slices.ContainsFunc(mine, m.At) })
+			i := slices.IndexFunc(members, a.isMine)
 			if i < 0 {
 				a.keepPeers(members)
 				return nil
@@ -200,6 +196,13 @@ func (a *Agent) freeMember(ctx context.Context, peers []string) error {
 		return &fault{"bring another master up, or wipe this machine's disk and remove its etcd member by hand (`etcdctl member remove`)",
 			fmt.Errorf("no other master's etcd can be asked whether this machine is a member: %w", errors.Join(errs...))}
 	})
+}
+
+// isMine says whether a member is this machine's: it has its address, or the one
+// that it had when it began to join, unless that is another machine's by now.
+func (a *Agent) isMine(m etcd.Member) bool {
+	had := a.journal.Phase == Dirty && m.At(a.journal.Address) && (m.Name == "" || m.Name == a.journal.Hostname)
+	return had || m.At(a.address())
 }
 
 // removeMember is one try. Where it fails for want of a quorum that needs this very

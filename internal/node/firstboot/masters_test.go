@@ -147,6 +147,25 @@ func TestMasterWithoutAListAsksTheAPI(t *testing.T) {
 	}
 }
 
+// TestAnotherMachinesMemberStays has an address of its own now; the one that it had
+// when it began to join belongs to another master.
+func TestAnotherMachinesMemberStays(t *testing.T) {
+	for name, c := range map[string]struct {
+		at   etcd.Member
+		gone bool
+	}{
+		"another machine":     {member("7", "m7", "10.0.0.12"), false},
+		"this machine's":      {member("7", "master-01234567", "10.0.0.12"), true},
+		"one that never rose": {member("7", "", "10.0.0.12"), true},
+	} {
+		n, peer := joiner(t, member("1", "m1", "10.0.0.10"), c.at)
+		n.put("var/lib/imgbuild/firstboot/journal.json", `{"phase":"dirty","images":"p1","hostname":"master-01234567","peers":"10.0.0.10","address":"10.0.0.12"}`)
+		if said, err := n.boot(); err != nil || slices.Contains(peer.gone(), "7") != c.gone {
+			t.Errorf("%s: removed %v, %v\n%s", name, peer.gone(), err, said)
+		}
+	}
+}
+
 func TestAddressMustBeAMasters(t *testing.T) {
 	n, _ := joiner(t)
 	n.own = "10.0.0.99"
@@ -171,7 +190,7 @@ func TestSecondFirstMasterStops(t *testing.T) {
 		other.hurt = hurt
 		n.net.set(virtualEndpoint, other.address())
 		said, err := n.boot()
-		if err == nil || !strings.Contains(err.Error(), "is initialised already") || n.count("kubeadm") != 0 || !strings.Contains(said, "did not join") {
+		if err == nil || !strings.Contains(err.Error(), "is initialised already") || n.count("kubeadm") != 0 || strings.Count(said, "one cluster failed") != 1 || !strings.Contains(said, "did not join") {
 			t.Fatalf("%s: %v, ran %q\n%s", name, err, n.calls, said)
 		}
 		n.net.set(virtualEndpoint, "") // the other one sleeps: it is there all the same

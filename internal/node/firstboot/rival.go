@@ -15,11 +15,6 @@ const looks = 4
 // localAPI is this machine's own API server.
 const localAPI = "127.0.0.1:6443"
 
-// stopped is why a first master ends for good: the cluster is made already.
-type stopped struct{ reason string }
-
-func (s *stopped) Error() string { return s.reason }
-
 // stop records that this node config is not tried again, and takes away what was
 // made under it, which nobody has seen.
 func (a *Agent) stop(ctx context.Context, reason string) error {
@@ -34,7 +29,7 @@ func (a *Agent) stop(ctx context.Context, reason string) error {
 }
 
 func (a *Agent) whyStopped() error {
-	return &fault{"give this machine the node config of a master that joins (master-join.yaml), or switch it off", &stopped{a.journal.Stopped}}
+	return &fault{"give this machine the node config of a master that joins (master-join.yaml), or switch it off", errors.New(a.journal.Stopped)}
 }
 
 // ownEndpoint says whether the endpoint is this machine's own address, so that
