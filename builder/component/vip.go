@@ -13,7 +13,7 @@ func vip() Component {
 		Mask:  []string{"keepalived.service"},
 		Ports: []Port{{Proto: vrrp, Why: "VRRP, who holds the virtual address"}},
 		Checks: []Check{
-			{"keepalived is there, and runs only if asked", "test -x /usr/sbin/keepalived && { test -e /run/imgbuild/keepalived.conf || ! systemctl is-active -q imgbuild-vip.service; }"},
+			{"keepalived runs if the node config asks for it", "test -x /usr/sbin/keepalived && [ $(test -e /run/imgbuild/keepalived.conf && echo active || echo inactive) = $(systemctl is-active imgbuild-vip.service) ]"},
 		},
 	})
 	return Component{
