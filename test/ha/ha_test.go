@@ -64,9 +64,9 @@ func TestThreeMasters(t *testing.T) {
 		return err
 	})
 	s.boot("w1", identity.WorkerFile, "smbios")
-	s.until("m1 and m2 Ready", s.ready("m1", "m2"))
+	s.until("m1 and m2 Ready", s.ready(2, 0))
 	s.boot("m3", identity.MasterJoinFile, "smbios")
-	s.until("m1, m2, m3 and w1 Ready", s.ready("m1", "m2", "m3", "w1"))
+	s.until("m1, m2, m3 and w1 Ready", s.ready(3, 1))
 	s.until("three healthy etcd members", s.etcdHealthy("m1", "m2", "m3"))
 
 	dead := s.holder()
@@ -83,7 +83,7 @@ func TestThreeMasters(t *testing.T) {
 
 	s.boot(dead, "", "") // a member needs no node config any more
 	s.until(dead+" is back: three healthy etcd members", s.etcdHealthy("m1", "m2", "m3"))
-	s.until("all four Ready", s.ready("m1", "m2", "m3", "w1"))
+	s.until("all four Ready", s.ready(3, 1))
 	s.until("one machine holds the address", func(context.Context) error {
 		if holders := s.holders(); len(holders) != 1 {
 			return fmt.Errorf("%v hold it", holders)
@@ -159,21 +159,21 @@ func (s *site) until(stage string, what func(context.Context) error) {
 	s.told("%s", stage)
 }
 
-// ready wants as many nodes as these machines to be Ready.
-func (s *site) ready(machines ...string) func(context.Context) error {
+// ready wants that many masters to be Ready, and at least that many workers.
+func (s *site) ready(masters, workers int) func(context.Context) error {
 	return func(ctx context.Context) error {
 		nodes, err := s.api.List(ctx, "/api/v1/nodes")
 		if err != nil {
 			return err
 		}
-		var have []string
+		ready := map[bool]int{}
 		for _, n := range nodes {
-			if n.Ready() {
-				have = append(have, n.Metadata.Name)
+			if _, master := n.Metadata.Labels["node-role.kubernetes.io/control-plane"]; n.Ready() {
+				ready[master]++
 			}
 		}
-		if len(have) != len(machines) {
-			return fmt.Errorf("%d of %d nodes are Ready (%v), want those of %v", len(have), len(nodes), have, machines)
+		if ready[true] != masters || ready[false] < workers {
+			return fmt.Errorf("%d masters and %d workers of %d nodes are Ready, want %d and %d", ready[true], ready[false], len(nodes), masters, workers)
 		}
 		return nil
 	}
