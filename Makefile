@@ -25,9 +25,10 @@ demo: tools build ## build a master and a worker, boot both in QEMU, show the cl
 
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
-	$(GO) test $$($(GO) list ./... | grep -v -e '/test/cluster$$' -e '/test/clones$$')
+	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(cluster|clones|ha)$$')
 	$(GO) test -timeout 40m ./test/clones # three machines, one after the other; 20 by make clones
 	$(GO) test -timeout 75m ./test/cluster # last and alone: its nodes need every core
+	$(GO) test -timeout 90m ./test/ha # three masters and a worker, alone, too
 
 short: ## the tests that take seconds
 	$(GO) test -short ./...

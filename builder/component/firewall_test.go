@@ -66,6 +66,17 @@ func TestOpenPorts(t *testing.T) {
 	}
 }
 
+// TestVRRP is for masters alone, who may hold an address among themselves.
+func TestVRRP(t *testing.T) {
+	const rule = "meta l4proto 112 accept"
+	if text := file(decide(t, "master"), firewallFile).Text; strings.Count(text, rule) != 1 {
+		t.Errorf("a master's rules lack %q:\n%s", rule, text)
+	}
+	if text := file(decide(t, "worker"), firewallFile).Text; strings.Contains(text, "112") {
+		t.Errorf("a worker's rules let VRRP in:\n%s", text)
+	}
+}
+
 func TestRulesTouchNothingElse(t *testing.T) {
 	for name, sets := range firewallCases {
 		text := file(decide(t, "master", sets...), firewallFile).Text

@@ -16,6 +16,7 @@ func All() []Component {
 		onboardImages(),
 		cni(),
 		flannel(),
+		vip(),
 		firstboot(),
 		userFiles(),
 	}

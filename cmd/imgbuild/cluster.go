@@ -23,6 +23,8 @@ func newClusterCmd() *cobra.Command {
 func newClusterNewCmd() *cobra.Command {
 	var endpoint, dir string
 	var ttl time.Duration
+	var vip bool
+	var masters []string
 	cmd := &cobra.Command{
 		Use:   "new NAME --endpoint HOST:PORT",
 		Short: "Make an identity: authorities, service-account key, token, and a node config per role",
@@ -38,17 +40,22 @@ func newClusterNewCmd() *cobra.Command {
 			if err != nil {
 				return fault.Wrap(fault.Usage, err)
 			}
+			if err := c.SetMasters(vip, masters); err != nil {
+				return fault.Wrap(fault.Usage, err)
+			}
 			if err := c.Save(dir); err != nil {
 				return fault.Wrap(fault.Usage, err)
 			}
-			master, worker := filepath.Join(dir, identity.MasterFile), filepath.Join(dir, identity.WorkerFile)
-			return show(cmd, map[string]string{"master": master, "worker": worker, "tokenTTL": ttl.String()}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s\n%s\nGive a machine one of them at boot; they are secret. The token ends %s after the first master's first boot.\n", master, worker, ttl)
+			first, join, worker := filepath.Join(dir, identity.MasterFile), filepath.Join(dir, identity.MasterJoinFile), filepath.Join(dir, identity.WorkerFile)
+			return show(cmd, map[string]string{"master": first, "masterJoin": join, "worker": worker, "tokenTTL": ttl.String()}, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s (the first master, one machine)\n%s (every other master)\n%s\nGive a machine one of them at boot; they are secret. The token ends %s after the first master's first boot.\n", first, join, worker, ttl)
 				return err
 			})
 		},
 	}
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "address of the API, HOST:PORT: the master's, a load balancer's or a DNS name")
+	cmd.Flags().BoolVar(&vip, "vip", false, "the masters hold the endpoint's address among themselves; --masters lists them")
+	cmd.Flags().StringSliceVar(&masters, "masters", nil, "addresses of all masters, with commas between (default: found by the cluster)")
 	cmd.Flags().StringVar(&dir, "dir", "", "folder to make (default: NAME)")
 	cmd.Flags().DurationVar(&ttl, "token-ttl", 24*time.Hour, "lifetime of the join token, from the first boot of the first master")
 	return cmd

@@ -58,6 +58,10 @@ func printPlan(w io.Writer, p *plan.Plan) error {
 	fmt.Fprintf(&b, "components: %s\n", strings.Join(p.Components, " "))
 	fmt.Fprintf(&b, "files: %d, units enabled: %d, masked: %d\n", len(p.Files), len(p.Units.Enable), len(p.Units.Mask))
 	for _, port := range p.Ports {
+		if port.First == 0 {
+			fmt.Fprintf(&b, "  open IP protocol %s: %s\n", port.Proto, port.Why)
+			continue
+		}
 		fmt.Fprintf(&b, "  open %s %d-%d: %s\n", port.Proto, port.First, port.Last, port.Why)
 	}
 	fmt.Fprintf(&b, "kernel command line: roothash=… %s\n", strings.Join(p.Cmdline, " "))

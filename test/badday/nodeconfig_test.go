@@ -73,6 +73,8 @@ func texts(t reflect.Type, path []string) [][]string {
 	switch {
 	case t == reflect.TypeFor[config.Secret]() || t.Kind() == reflect.String:
 		return [][]string{path}
+	case t.Kind() == reflect.Bool:
+		return nil
 	case t.Kind() == reflect.Pointer:
 		return texts(t.Elem(), path)
 	case t.Kind() == reflect.Slice:
@@ -92,7 +94,7 @@ func set(doc map[string]any, path []string, word string) bool {
 		inner, ok := doc[path[0]].(map[string]any)
 		return ok && set(inner, path[1:], word)
 	}
-	if path[0] == "sshAuthorizedKeys" {
+	if path[0] == "sshAuthorizedKeys" || path[0] == "masters" {
 		doc[path[0]] = []string{word}
 	} else {
 		doc[path[0]] = word

@@ -1,6 +1,7 @@
 package kit
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/imgbuild/imgbuild/internal/vnet"
 )
 
 // API asks the cluster from outside, as an operator would: with nothing but the
@@ -41,27 +44,55 @@ type kubeconfig struct {
 	}
 }
 
-// NewAPI mints a kubeconfig and returns a client that dials through the cluster's network.
-func (c *Cluster) NewAPI(ctx context.Context) (*API, error) {
-	text, err := c.kit.Imgbuild(ctx, "cluster", "kubeconfig", filepath.Join(c.kit.Dir, "cluster"))
+// NewAPI mints a kubeconfig and returns a client that dials through a network; an
+// answer may take that long.
+func (k Kit) NewAPI(ctx context.Context, n *vnet.Net, timeout time.Duration) (*API, error) {
+	text, err := k.Imgbuild(ctx, "cluster", "kubeconfig", filepath.Join(k.Dir, "cluster"))
 	if err != nil {
 		return nil, err
 	}
-	var k kubeconfig
-	if err := yaml.Unmarshal([]byte(text), &k); err != nil || len(k.Clusters) != 1 || len(k.Users) != 1 {
+	var kc kubeconfig
+	if err := yaml.Unmarshal([]byte(text), &kc); err != nil || len(kc.Clusters) != 1 || len(kc.Users) != 1 {
 		return nil, fmt.Errorf("reading the minted kubeconfig: %w", err)
 	}
-	pair, err := tls.X509KeyPair(k.Users[0].User.Cert, k.Users[0].User.Key)
+	pair, err := tls.X509KeyPair(kc.Users[0].User.Cert, kc.Users[0].User.Key)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(k.Clusters[0].Cluster.CA) {
+	if !pool.AppendCertsFromPEM(kc.Clusters[0].Cluster.CA) {
 		return nil, errors.New("the minted kubeconfig holds no CA")
 	}
-	return &API{k.Clusters[0].Cluster.Server, &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		DialContext:     func(ctx context.Context, _, addr string) (net.Conn, error) { return c.Net.Dial(ctx, addr) },
+	return &API{kc.Clusters[0].Cluster.Server, &http.Client{Timeout: timeout, Transport: &http.Transport{
+		DialContext:     Dialer(n),
 		TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}}}}, nil
+}
+
+// Dialer connects through a network, as net/http wants it.
+func Dialer(n *vnet.Net) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, address string) (net.Conn, error) { return n.Dial(ctx, address) }
+}
+
+// Post makes an object.
+func (a *API) Post(ctx context.Context, path string, object any) error {
+	body, err := json.Marshal(object)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.server+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := a.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close() //nolint:errcheck // only the status counts
+	if res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusConflict {
+		return fmt.Errorf("POST %s: %s", path, res.Status)
+	}
+	return nil
 }
 
 // Get reads one object or list.
@@ -92,7 +123,10 @@ type Object struct {
 		Name, Namespace, UID string
 		Labels               map[string]string
 	}
-	Spec   struct{ NodeName string }
+	Spec struct {
+		NodeName   string
+		Containers []struct{ Image string }
+	}
 	Status struct {
 		Phase             string
 		PodIP             string

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,11 @@ type NodeConfig struct {
 	Token      Secret `yaml:"token"`              // bootstrap token, as kubeadm spells it
 	TokenTTL   string `yaml:"tokenTTL,omitempty"` // a duration such as 24h0m0s; "0s" never ends
 	CACert     string `yaml:"caCert"`             // PEM
-	// Only for a master: what signs. A worker's config that holds any of it is refused.
+	// Only for a master: how masters come together, and what signs. A worker's config
+	// that holds any of it is refused.
+	Joins             bool     `yaml:"joins,omitempty"`   // it joins the masters that are there; without, it is the first
+	VIP               bool     `yaml:"vip,omitempty"`     // the masters hold the endpoint's address among themselves
+	Masters           []string `yaml:"masters,omitempty"` // the addresses of all masters, in the order in which they take it
 	PKI               *PKI     `yaml:"pki,omitempty"`
 	SSHAuthorizedKeys []string `yaml:"sshAuthorizedKeys,omitempty"`
 	// System UUID or MAC address of the machine that a disk was moved to for good.
@@ -131,13 +136,67 @@ func (c *NodeConfig) Validate() error {
 	if c.Adopt != "" && !adoptForm.MatchString(c.Adopt) {
 		bad("adopt", "%q: want the system UUID or a MAC address of one machine, as its console says", c.Adopt)
 	}
-	errs = append(errs, c.checkPKI()...)
+	errs = append(append(errs, c.checkMasters()...), c.checkPKI()...)
 	for i, key := range c.SSHAuthorizedKeys {
 		if strings.ContainsAny(key, "\n\r\x00") || !strings.Contains(key, " ") {
 			bad(fmt.Sprintf("sshAuthorizedKeys[%d]", i), "want one public key on one line")
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (c *NodeConfig) checkMasters() []error {
+	if c.Role == Worker {
+		if c.Joins || c.VIP || len(c.Masters) > 0 {
+			return []error{errors.New("joins, vip, masters: these are a master's: take them out of a worker's config")}
+		}
+		return nil
+	}
+	var errs []error
+	if err := CheckMasters(c.Endpoint, c.VIP, c.Masters); err != nil {
+		errs = append(errs, err)
+	}
+	if c.NodeIP != "" && len(c.Masters) > 0 && !slices.Contains(c.Masters, c.NodeIP) {
+		errs = append(errs, fmt.Errorf("nodeIP: %s is not among masters (%s)", c.NodeIP, strings.Join(c.Masters, ", ")))
+	}
+	return errs
+}
+
+// maxMasters is more than an etcd should have.
+const maxMasters = 9
+
+// CheckMasters says what is wrong with the masters' addresses, and with a virtual
+// address that they are to hold.
+func CheckMasters(endpoint string, vip bool, masters []string) error {
+	host, port, _ := net.SplitHostPort(endpoint)
+	virtual := net.ParseIP(host)
+	if vip {
+		switch {
+		case virtual == nil:
+			return fmt.Errorf("vip: the endpoint %q must be an IP address for masters to hold it; without vip it may be a name", endpoint)
+		case port != "6443":
+			return fmt.Errorf("vip: the endpoint %q must have port 6443, on which the masters' API listens", endpoint)
+		case len(masters) < 2:
+			return errors.New("vip: masters must list the address of every master, two or more; without vip the endpoint can be a single master's own address")
+		}
+	}
+	if len(masters) > maxMasters {
+		return fmt.Errorf("masters: %d addresses, at most %d", len(masters), maxMasters)
+	}
+	for i, text := range masters {
+		ip := net.ParseIP(text)
+		switch {
+		case ip == nil || !ip.IsGlobalUnicast():
+			return fmt.Errorf("masters[%d]: %q: want the IP address at which other nodes reach a master", i, text)
+		case slices.Contains(masters[:i], text):
+			return fmt.Errorf("masters[%d]: %s is there twice", i, text)
+		case vip && ip.Equal(virtual):
+			return fmt.Errorf("masters[%d]: %s is the virtual address: list the masters' own", i, text)
+		case vip && (ip.To4() == nil) != (virtual.To4() == nil):
+			return fmt.Errorf("masters[%d]: %s and the virtual address %s must both be IPv4 or both IPv6", i, text, host)
+		}
+	}
+	return nil
 }
 
 func (c *NodeConfig) checkPKI() []error {

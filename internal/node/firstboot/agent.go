@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -52,6 +53,10 @@ type Agent struct {
 	journal Journal
 	status  Status
 	said    string // step, waiting and cause of the status that was written last
+
+	// What tests replace.
+	links func() ([]link, error)
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // step is one thing that has to be done, in order. Done steps are done again
@@ -76,6 +81,9 @@ func (f *fault) Unwrap() error { return f.err }
 func (a *Agent) Run(ctx context.Context) error {
 	if a.Pause == 0 {
 		a.Pause = 3 * time.Second
+	}
+	if a.links == nil {
+		a.links = machineLinks
 	}
 	a.status.Warnings = []string{}
 	var err error
@@ -106,7 +114,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			tries = 0
 			continue
 		}
-		if tries >= maxAttempts {
+		if tries >= maxAttempts || a.journal.Stopped != "" {
 			a.banner()
 			return err
 		}
@@ -120,7 +128,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // resumeCommitted is every boot but the first: the name, then the kubelet.
 func (a *Agent) resumeCommitted(ctx context.Context) error {
-	for _, s := range []step{{"identity", "", (*Agent).keepMachineID}, {"hostname", "", (*Agent).setHostname}, {"kubelet", "", (*Agent).startKubelet}} {
+	for _, s := range []step{{"identity", "", (*Agent).keepMachineID}, {"hostname", "", (*Agent).setHostname}, {"kubelet", "", (*Agent).startKubelet}, {"virtual address", "", (*Agent).resumeVIP}} {
 		a.status.Step = s.name
 		if err := s.run(a, ctx); err != nil {
 			return a.fail(s.name, err)
@@ -137,14 +145,17 @@ func (a *Agent) try(ctx context.Context) error {
 		return a.fail("node config", err)
 	}
 	if a.journal.Config != a.sum {
-		a.journal.Config, a.journal.Attempt = a.sum, 0
+		a.journal.Config, a.journal.Attempt, a.journal.Stopped = a.sum, 0, ""
+	}
+	if a.journal.Stopped != "" {
+		return a.fail("one cluster", errors.Join(a.wipe(ctx), a.whyStopped()))
 	}
 	a.journal.Attempt++
 	a.status.Attempt = a.journal.Attempt
 	if err := a.record(a.journal.Phase); err != nil {
 		return a.fail("journal", err)
 	}
-	todo := steps(a.config.Role)
+	todo := steps(a.config)
 	for i, s := range todo {
 		a.status.Number, a.status.Of = i+1, len(todo)
 		a.status.Step, a.status.Waiting, a.status.Cause, a.status.Cure = s.name, "", "", ""
@@ -167,31 +178,50 @@ func (a *Agent) try(ctx context.Context) error {
 }
 
 // steps is what makes a node of each role, in order.
-func steps(role string) []step {
+func steps(c *config.NodeConfig) []step {
 	start := []step{
 		{"identity", "", (*Agent).keepMachineID},
+		{"address", "", (*Agent).findAddress},
 		{"hostname", "", (*Agent).setHostname},
 		{"ssh keys", "", (*Agent).placeSSHKeys},
 		{"time", "check the machine's clock and its time servers", (*Agent).waitForTime},
 		{"container runtime", "look at `journalctl -u containerd`", (*Agent).waitForRuntime},
 		{"container images", "look at `journalctl -u containerd`; is /var full?", (*Agent).importImages},
-		{"clean slate", "", (*Agent).wipe},
 	}
-	if role == config.Master {
+	switch {
+	case c.Role == config.Worker:
 		return append(start, []step{
+			{"clean slate", "", (*Agent).wipe},
+			{"waiting for the API", "", (*Agent).waitForAPI},
+			{"preflight", "mend what kubeadm names", (*Agent).preflightJoin},
+			{"join", "look at `journalctl -u kubelet`", (*Agent).join},
+			{"commit", "", (*Agent).commit},
+		}...)
+	case c.Joins:
+		return append(start, []step{
+			{"leaving etcd", "", (*Agent).leaveEtcd},
+			{"clean slate", "", (*Agent).wipe},
+			{"waiting for the API", "", (*Agent).waitForAPI},
+			{"etcd members", "", (*Agent).checkEtcd},
 			{"keys and certificates", "", (*Agent).placePKI},
-			{"preflight", "mend what kubeadm names", (*Agent).preflightInit},
-			{"control plane", "look at `crictl ps -a` and `journalctl -u kubelet`", (*Agent).initControlPlane},
-			{"cluster", "look at `crictl ps -a` and `journalctl -u kubelet`", (*Agent).initCluster},
-			{"pod network", "look at `kubectl -n kube-flannel get pods`", (*Agent).applyNetwork},
+			{"preflight", "mend what kubeadm names", (*Agent).preflightJoin},
+			{"virtual address", "look at `journalctl -u imgbuild-vip`", (*Agent).holdAddress},
+			{"join", "look at `crictl ps -a` and `journalctl -u kubelet`", (*Agent).join},
 			{"kubeconfig", "", (*Agent).placeKubeconfig},
 			{"commit", "", (*Agent).commit},
 		}...)
 	}
 	return append(start, []step{
-		{"waiting for the API", "", (*Agent).waitForAPI},
-		{"preflight", "mend what kubeadm names", (*Agent).preflightJoin},
-		{"join", "look at `journalctl -u kubelet`", (*Agent).join},
+		{"clean slate", "", (*Agent).wipe},
+		{"one cluster", "", (*Agent).refuseSecond},
+		{"keys and certificates", "", (*Agent).placePKI},
+		{"preflight", "mend what kubeadm names", (*Agent).preflightInit},
+		{"virtual address", "look at `journalctl -u imgbuild-vip`", (*Agent).holdAddress},
+		{"control plane", "look at `crictl ps -a` and `journalctl -u kubelet`", (*Agent).initControlPlane},
+		{"only one", "", (*Agent).beAlone},
+		{"cluster", "look at `crictl ps -a` and `journalctl -u kubelet`", (*Agent).initCluster},
+		{"pod network", "look at `kubectl -n kube-flannel get pods`", (*Agent).applyNetwork},
+		{"kubeconfig", "", (*Agent).placeKubeconfig},
 		{"commit", "", (*Agent).commit},
 	}...)
 }
@@ -227,10 +257,15 @@ func (a *Agent) hide(text string) string {
 }
 
 // waitFor polls until ready says yes. What it waits for may be a network, another
-// machine or a person: it has no end, and what is missing is in the status.
+// machine or a person: it has no end, and what is missing is in the status. A person
+// may mend the node config meanwhile: then it is an error, and the next try takes it.
 func (a *Agent) waitFor(ctx context.Context, ready func(context.Context) error) error {
-	for last := ""; ; {
+	last := ""
+	for asked := 1; ; asked++ {
 		err := ready(ctx)
+		if err != nil && asked%lookAgain == 0 && a.configChanged(ctx) {
+			return errors.New("the node config has changed")
+		}
 		if err == nil {
 			a.status.Waiting, a.status.Cure = "", ""
 			return nil

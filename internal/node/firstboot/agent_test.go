@@ -24,18 +24,29 @@ import (
 // node is a machine under test: a folder as its root, and programs that leave
 // what the real ones leave. cutAt ends the power at the n-th program start.
 type node struct {
-	t      *testing.T
-	root   string
-	creds  string
-	calls  []string
-	cutAt  int
-	fail   map[string]int // program and first words → how often it fails
-	cancel context.CancelFunc
+	t        *testing.T
+	root     string
+	creds    string
+	calls    []string
+	cutAt    int
+	fail     map[string]int // program and first words → how often it fails
+	cancel   context.CancelFunc
+	own      string   // the machine's address
+	api      *fakeAPI // of a master: what its control plane answers
+	endpoint string
+	net      *network // the rest of the world
+}
+
+// agent is the agent of a boot on this machine.
+func (n *node) agent(console io.Writer) *Agent {
+	return &Agent{Root: n.root, Runner: n, Console: console, Credential: n.creds, Pause: time.Millisecond,
+		links: func() ([]link, error) { return []link{{"lo", "127.0.0.1"}, {"ens3", n.own}}, nil },
+		dial:  n.net.dial}
 }
 
 func newNode(t *testing.T, role string, data []byte) *node {
 	t.Helper()
-	n := &node{t: t, root: t.TempDir(), creds: t.TempDir(), fail: map[string]int{}}
+	n := &node{t: t, root: t.TempDir(), creds: t.TempDir(), fail: map[string]int{}, net: newNetwork(), own: "10.0.0.10"}
 	n.put("usr/lib/imgbuild/node.json", fmt.Sprintf(`{"role":%q,"kubernetesVersion":"1.37.2","podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","dnsDomain":"cluster.local","proxyMode":"nftables","cni":"flannel","planID":"p1"}`, role))
 	n.put("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 	n.put("etc/hosts", "127.0.0.1 localhost\n")
@@ -47,6 +58,14 @@ func newNode(t *testing.T, role string, data []byte) *node {
 	}
 	if err := os.WriteFile(filepath.Join(n.creds, config.Credential), data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if role == config.Master {
+		c, err := config.Parse(data)
+		if err != nil {
+			c = nil // the test is about that
+		} else if c.PKI != nil {
+			n.api, n.endpoint = newAPI(t, c, "uid-5"), c.Endpoint
+		}
 	}
 	return n
 }
@@ -94,6 +113,7 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 		if before != Dirty {
 			n.t.Errorf("kubeadm reset in phase %s", before)
 		}
+		n.unplug()
 	case strings.HasPrefix(call, "kubeadm init --skip-phases preflight,upload"), strings.HasPrefix(call, "kubeadm join --skip-phases"):
 		if before != Dirty {
 			n.t.Errorf("%s in phase %s, want it recorded as dirty first", call, before)
@@ -103,13 +123,36 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 		}
 		n.put("etc/kubernetes/admin.conf", "admin")
 		n.put("var/lib/kubelet/config.yaml", "kubelet")
+		n.control()
+	case strings.HasPrefix(call, "systemctl start --no-block kubelet") && before == Published:
+		n.control()
 	case strings.HasPrefix(call, "kubeadm init --skip-phases preflight,certs"):
 		if before != Published {
 			n.t.Errorf("the cluster is published in phase %s", before)
 		}
+		n.api.publish()
 		return "[bootstrap-token] Using token: " + n.token(), nil
 	}
 	return "", nil
+}
+
+// control lets this machine's control plane answer, at the endpoint too if nobody else does.
+func (n *node) control() {
+	if n.api == nil {
+		return
+	}
+	n.net.set(localAPI, n.api.address())
+	if n.net.get(n.endpoint) == "" {
+		n.net.set(n.endpoint, n.api.address())
+	}
+}
+
+// unplug ends it.
+func (n *node) unplug() {
+	n.net.set(localAPI, "")
+	if n.api != nil && n.net.get(n.endpoint) == n.api.address() {
+		n.net.set(n.endpoint, "")
+	}
 }
 
 func (n *node) token() string {
@@ -126,10 +169,10 @@ func (n *node) boot() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	n.cancel = cancel
+	n.unplug()
 	_ = os.RemoveAll(filepath.Join(n.root, RunDir)) // /run is memory
 	var console bytes.Buffer
-	a := Agent{Root: n.root, Runner: n, Console: &console, Credential: n.creds, Pause: time.Millisecond}
-	err := a.Run(ctx)
+	err := n.agent(&console).Run(ctx)
 	return console.String(), err
 }
 
@@ -228,7 +271,7 @@ func TestDamagedJournalIsNotGuessed(t *testing.T) {
 		n := newNode(t, config.Master, data)
 		n.put("var/lib/imgbuild/firstboot/journal.json", text)
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		a := Agent{Root: n.root, Runner: n, Console: &bytes.Buffer{}, Credential: n.creds, Pause: time.Millisecond}
+		a := n.agent(io.Discard)
 		if err := a.Run(ctx); err == nil || !strings.Contains(err.Error(), "is damaged") || len(n.calls) != 0 {
 			t.Errorf("%s: %v, ran %q", name, err, n.calls)
 		}
@@ -273,7 +316,7 @@ func TestFreshTokenNeedsNoReboot(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	said, console := io.Pipe()
-	a := Agent{Root: n.root, Runner: n, Console: console, Credential: n.creds, Pause: time.Millisecond}
+	a := n.agent(console)
 	ended := make(chan error, 1)
 	go func() { ended <- errors.Join(a.Run(ctx), console.Close()) }()
 	for lines := bufio.NewScanner(said); lines.Scan(); {
@@ -313,7 +356,7 @@ func TestWorkerNamesWhatIsMissing(t *testing.T) {
 		n := newNode(t, config.Worker, c.data)
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 		var console bytes.Buffer
-		a := Agent{Root: n.root, Runner: n, Console: &console, Credential: n.creds, Pause: time.Millisecond}
+		a := n.agent(&console)
 		err := a.Run(ctx)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(a.status.Waiting, c.want) || a.status.Cure == "" || n.count("kubeadm") != 0 {

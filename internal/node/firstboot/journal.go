@@ -33,6 +33,13 @@ type Journal struct {
 	Hostname string  `json:"hostname"`
 	Images   string  `json:"images"`           // plan id of the image whose archive was imported, or unfinished
 	Machine  Machine `json:"machine,omitzero"` // that the disk belongs to
+
+	// Of a master; the lists have blanks between.
+	Address string `json:"address,omitempty"` // its own, which other masters know
+	Virtual string `json:"virtual,omitempty"` // the address that masters hold among themselves
+	Masters string `json:"masters,omitempty"` // the addresses of all masters that hold it
+	Peers   string `json:"peers,omitempty"`   // the members of etcd before this machine joined
+	Stopped string `json:"stopped,omitempty"` // why the node config is not tried again
 }
 
 // readJournal returns the record, or a fresh one where there is none. A record

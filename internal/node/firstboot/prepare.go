@@ -128,6 +128,9 @@ func (a *Agent) address() string {
 	if a.config != nil && a.config.NodeIP != "" {
 		return a.config.NodeIP
 	}
+	if a.config == nil && a.journal.Address != "" { // a member's own, beside which there may be a virtual one
+		return a.journal.Address
+	}
 	conn, err := net.Dial("udp", "192.0.2.1:9")
 	if err != nil {
 		return noAddress
@@ -231,7 +234,7 @@ func (a *Agent) wipe(ctx context.Context) error {
 		return nil
 	}
 	_ = os.Remove(a.path(RunDir, kubeletFlag))
-	if out, err := a.Runner.Run(ctx, "kubeadm", "reset", "--force", "--cri-socket", criSocket); err != nil {
+	if out, err := a.Runner.Run(ctx, "kubeadm", "reset", "--force", "--skip-phases", "remove-etcd-member", "--cri-socket", criSocket); err != nil {
 		return fmt.Errorf("kubeadm reset: %w: %s", err, lastLine(out))
 	}
 	// kubeadm leaves some of these behind where its own files were torn.

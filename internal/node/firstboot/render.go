@@ -71,10 +71,10 @@ const apiServerArgs = `  extraArgs:
   - {name: audit-log, hostPath: /var/log/kubernetes/audit, mountPath: /var/log/kubernetes/audit, pathType: DirectoryOrCreate}
 `
 
-// KubeadmConfig is what kubeadm reads (API v1beta4): for init on a master, for
-// join on a worker, where the CA is pinned by its hash.
+// KubeadmConfig is what kubeadm reads (API v1beta4): for init on the first master,
+// for join on every other node, where the CA is pinned by its hash.
 func KubeadmConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, error) {
-	if c.Role == config.Master {
+	if c.Role == config.Master && !c.Joins {
 		return initConfig(f, c, hostname)
 	}
 	hash, err := identity.CAHash(c.CACert)
@@ -113,7 +113,18 @@ func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, 
 
 func joinConfig(c *config.NodeConfig, hostname, caHash string) string {
 	return fmt.Sprintf("apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    token: %s\n    apiServerEndpoint: %q\n    caCertHashes: [%q]\n",
-		c.Token.Reveal(), c.Endpoint, caHash) + registration(c, hostname) + timeouts
+		c.Token.Reveal(), c.Endpoint, caHash) + controlPlane(c) + registration(c, hostname) + timeouts
+}
+
+// controlPlane makes a join that of a master. Its keys and certificates are in place.
+func controlPlane(c *config.NodeConfig) string {
+	switch {
+	case !c.Joins:
+		return ""
+	case c.NodeIP == "":
+		return "controlPlane: {}\n"
+	}
+	return fmt.Sprintf("controlPlane:\n  localAPIEndpoint:\n    advertiseAddress: %q\n", c.NodeIP)
 }
 
 func orDefault(value, other string) string {

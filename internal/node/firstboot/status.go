@@ -1,7 +1,9 @@
 package firstboot
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,6 +45,19 @@ func ReadStatus(file string) (Status, error) {
 		return s, fmt.Errorf("the first boot has said nothing yet: %w; look at `systemctl status imgbuild-firstboot`", err)
 	}
 	return s, nil
+}
+
+// Tell shows a person what the agent of this node said last. It is an error unless
+// the node is a member of its cluster.
+func (a *Agent) Tell(context.Context) error {
+	s, err := ReadStatus(a.path(StatusFile))
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprint(a.Console, s.Screen()); err != nil || s.Phase == Committed && s.Cause == "" {
+		return err
+	}
+	return errors.New("this node is no member of its cluster")
 }
 
 // Screen is the status for a person: a few plain lines, no escape sequences, for

@@ -13,11 +13,12 @@ import (
 
 // The files of a cluster's folder.
 const (
-	MasterFile = "master.yaml"
-	WorkerFile = "worker.yaml"
+	MasterFile     = "master.yaml"      // the first master
+	MasterJoinFile = "master-join.yaml" // every other one
+	WorkerFile     = "worker.yaml"
 )
 
-// Save writes the identity as two node configs into a new folder (0700, files
+// Save writes the identity as node configs into a new folder (0700, files
 // 0600). A folder that exists is refused: an identity is never overwritten. The
 // folder appears whole.
 func (c *Cluster) Save(dir string) error {
@@ -33,7 +34,7 @@ func (c *Cluster) Save(dir string) error {
 		return err
 	}
 	defer os.RemoveAll(scratch) //nolint:errcheck // gone by the rename if all went well
-	for name, text := range map[string]string{MasterFile: c.document(config.Master), WorkerFile: c.document(config.Worker)} {
+	for name, text := range map[string]string{MasterFile: c.document(config.Master, false), MasterJoinFile: c.document(config.Master, true), WorkerFile: c.document(config.Worker, false)} {
 		if err := os.WriteFile(filepath.Join(scratch, name), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -63,11 +64,11 @@ func Load(dir string) (*Cluster, error) {
 		return nil, fmt.Errorf("%s: holds no keys", file)
 	}
 	ttl, _ := time.ParseDuration(n.TokenTTL) // Parse has checked it
-	return &Cluster{Name: n.Cluster, Endpoint: n.Endpoint, Token: n.Token, TokenTTL: ttl, CACert: n.CACert, PKI: *n.PKI}, nil
+	return &Cluster{Name: n.Cluster, Endpoint: n.Endpoint, Token: n.Token, TokenTTL: ttl, CACert: n.CACert, PKI: *n.PKI, VIP: n.VIP, Masters: n.Masters}, nil
 }
 
 // document is the node config for a role. A worker's holds nothing that can sign.
-func (c *Cluster) document(role string) string {
+func (c *Cluster) document(role string, joins bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Who a %s of the cluster %s is. Secret: whoever has it can join", role, c.Name)
 	if role == config.Master {
@@ -79,6 +80,7 @@ func (c *Cluster) document(role string) string {
 	fmt.Fprintf(&b, "tokenTTL: %s\n", c.TokenTTL)
 	text(&b, "", "caCert", c.CACert)
 	if role == config.Master {
+		c.masters(&b, joins)
 		b.WriteString("pki:\n")
 		text(&b, "  ", "caKey", c.PKI.CAKey.Reveal())
 		text(&b, "  ", "frontProxyCACert", c.PKI.FrontProxyCACert)
@@ -88,6 +90,19 @@ func (c *Cluster) document(role string) string {
 		text(&b, "  ", "serviceAccountKey", c.PKI.ServiceAccountKey.Reveal())
 	}
 	return b.String()
+}
+
+// masters writes how masters come together.
+func (c *Cluster) masters(b *strings.Builder, joins bool) {
+	if joins {
+		b.WriteString("joins: true\n")
+	}
+	if c.VIP {
+		b.WriteString("vip: true\n")
+	}
+	if len(c.Masters) > 0 {
+		fmt.Fprintf(b, "masters: [%s]\n", `"`+strings.Join(c.Masters, `", "`)+`"`)
+	}
 }
 
 // text writes PEM as a YAML block.

@@ -35,8 +35,20 @@ type Cluster struct {
 	Endpoint string
 	Token    config.Secret
 	TokenTTL time.Duration
+	VIP      bool     // masters hold the endpoint's address among themselves
+	Masters  []string // addresses of all masters; may be empty without VIP
 	CACert   string
 	PKI      config.PKI
+}
+
+// SetMasters names the masters' addresses and says whether they hold the
+// endpoint's address among themselves.
+func (c *Cluster) SetMasters(vip bool, masters []string) error {
+	if err := config.CheckMasters(c.Endpoint, vip, masters); err != nil {
+		return err
+	}
+	c.VIP, c.Masters = vip, masters
+	return nil
 }
 
 // New makes an identity; endpoint is host:port of the API.

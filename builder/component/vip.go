@@ -1,0 +1,34 @@
+package component
+
+import "github.com/imgbuild/imgbuild/builder/spec"
+
+// vrrp is the IP protocol by which masters tell each other who holds the address.
+const vrrp = 112
+
+// vip lets masters hold the API's address among themselves, by keepalived, where
+// the node config asks for it. Who they are is not known to an image: keepalived
+// itself takes adverts from the other masters alone.
+func vip() Component {
+	add := fromOverlay("vip", Addition{
+		Mask:  []string{"keepalived.service"},
+		Ports: []Port{{Proto: "ip", First: vrrp, Last: vrrp, Why: "VRRP, who holds the virtual address"}},
+		Checks: []Check{
+			{"keepalived runs if the node config asks for it", "test -x /usr/sbin/keepalived && [ $(test -e /run/imgbuild/keepalived.conf && echo active || echo inactive) = $(systemctl is-active imgbuild-vip.service) ]"},
+		},
+	})
+	return Component{
+		Name: "vip", Doc: "masters hold the API's address among themselves, if their node configs say so",
+		Request: func(n *spec.Node) Wants {
+			if n.Role != "master" {
+				return Wants{}
+			}
+			return Wants{Packages: []string{"keepalived"}}
+		},
+		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			if n.Role != "master" {
+				return Addition{}, nil
+			}
+			return add(n, f)
+		},
+	}
+}

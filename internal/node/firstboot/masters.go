@@ -1,0 +1,229 @@
+package firstboot
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/node/etcd"
+	"github.com/imgbuild/imgbuild/internal/node/identity"
+)
+
+// link is one address of this machine, and the name of the link that has it.
+type link struct{ name, address string }
+
+// machineLinks are the addresses that this machine has now.
+func machineLinks() ([]link, error) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var out []link
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // the link has just gone
+		}
+		for _, addr := range addrs {
+			if ip, _, err := net.ParseCIDR(addr.String()); err == nil {
+				out = append(out, link{i.Name, ip.String()})
+			}
+		}
+	}
+	return out, nil
+}
+
+// findAddress settles which of the masters' addresses is this machine's own, where
+// the node config lists them: kubelet, API and etcd are told that one, so that none
+// of them ever takes the virtual address for it.
+func (a *Agent) findAddress(ctx context.Context) error {
+	if len(a.config.Masters) == 0 || a.config.NodeIP != "" {
+		return nil
+	}
+	return a.waitFor(ctx, func(context.Context) error {
+		links, err := a.links()
+		if err != nil {
+			return err
+		}
+		var have []string
+		for _, l := range links {
+			if slices.ContainsFunc(a.config.Masters, func(m string) bool { return net.ParseIP(m).Equal(net.ParseIP(l.address)) }) {
+				a.config.NodeIP = l.address
+				return nil
+			}
+			have = append(have, l.address)
+		}
+		return &fault{"look at the network, or put this machine's address into masters of every master's node config",
+			fmt.Errorf("this machine has none of the masters' addresses (%s): it has %s", strings.Join(a.config.Masters, ", "), strings.Join(have, ", "))}
+	})
+}
+
+// client talks TLS to other machines of the cluster; each question is a connection
+// of its own where fresh is set.
+func (a *Agent) client(conf *tls.Config, fresh bool) *http.Client {
+	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		DialContext: a.dial, TLSClientConfig: conf, DisableKeepAlives: fresh, TLSHandshakeTimeout: 10 * time.Second}}
+}
+
+// adminClient asks the API as an administrator; only a master can make one. The
+// caller closes its idle connections.
+func (a *Agent) adminClient() (*http.Client, error) {
+	conf, err := identity.ClientTLS(a.config.CACert, a.config.PKI.CAKey, "imgbuild-firstboot", "system:masters")
+	if err != nil {
+		return nil, err
+	}
+	return a.client(conf, false), nil
+}
+
+// get reads one object; found is false where the API has none.
+func get(ctx context.Context, client *http.Client, url string, out any) (found bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return false, err
+	}
+	defer res.Body.Close() //nolint:errcheck // read only
+	switch res.StatusCode {
+	case http.StatusOK:
+		return true, json.NewDecoder(io.LimitReader(res.Body, 16<<20)).Decode(out)
+	case http.StatusNotFound:
+		return false, nil
+	}
+	return false, fmt.Errorf("%s answers %s", req.URL.Host, res.Status)
+}
+
+// leaveEtcd takes the member of an unfinished join out of the cluster's etcd,
+// before anything of it is wiped: as a ghost it would count for the quorum, and
+// starting empty under its old id it would break.
+func (a *Agent) leaveEtcd(ctx context.Context) error {
+	if a.journal.Phase != Dirty {
+		return nil
+	}
+	return a.freeMember(ctx, append(slices.Clone(a.config.Masters), strings.Fields(a.journal.Peers)...))
+}
+
+// checkEtcd wants no member of the cluster's etcd to have this machine's address
+// before it joins: one can be left of a machine that had the address before. The
+// other members go into the journal, to be asked should the join be cut short.
+func (a *Agent) checkEtcd(ctx context.Context) error {
+	if a.journal.Phase != Fresh {
+		return nil
+	}
+	peers := slices.Clone(a.config.Masters)
+	if len(peers) == 0 {
+		err := a.waitFor(ctx, func(ctx context.Context) (err error) {
+			peers, err = a.masterNodes(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := a.freeMember(ctx, peers); err != nil {
+		return err
+	}
+	a.journal.Address = a.address()
+	return a.record(a.journal.Phase)
+}
+
+// masterNodes are the addresses of the masters that the API knows.
+func (a *Agent) masterNodes(ctx context.Context) ([]string, error) {
+	client, err := a.adminClient()
+	if err != nil {
+		return nil, err
+	}
+	defer client.CloseIdleConnections()
+	var list struct {
+		Items []struct {
+			Status struct {
+				Addresses []struct{ Type, Address string }
+			}
+		}
+	}
+	if _, err := get(ctx, client, "https://"+a.config.Endpoint+"/api/v1/nodes?labelSelector=node-role.kubernetes.io/control-plane", &list); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, n := range list.Items {
+		for _, addr := range n.Status.Addresses {
+			if addr.Type == "InternalIP" {
+				out = append(out, addr.Address)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.New("the cluster has no master yet")
+	}
+	return out, nil
+}
+
+// freeMember removes the etcd member that has this machine's address, through one
+// of the peers, and returns when there is none. Without a peer that answers it
+// waits: nothing may be wiped on a guess.
+func (a *Agent) freeMember(ctx context.Context, peers []string) error {
+	conf, err := identity.ClientTLS(a.config.PKI.EtcdCACert, a.config.PKI.EtcdCAKey, "imgbuild-firstboot", "")
+	if err != nil {
+		return err
+	}
+	client := etcd.Client{HTTP: a.client(conf, true)}
+	peers = slices.DeleteFunc(peers, func(p string) bool { return p == a.address() })
+	return a.waitFor(ctx, func(ctx context.Context) error {
+		var errs []error
+		for _, peer := range peers {
+			members, err := client.Members(ctx, peer)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			i := slices.IndexFunc(members, a.isMine)
+			if i < 0 {
+				a.keepPeers(members)
+				return nil
+			}
+			return a.removeMember(ctx, client, peer, members[i])
+		}
+		return &fault{"bring another master up, or wipe this machine's disk and remove its etcd member by hand (`etcdctl member remove`)",
+			fmt.Errorf("no other master's etcd can be asked whether this machine is a member: %w", errors.Join(errs...))}
+	})
+}
+
+// isMine says whether a member is this machine's: it has its address, or the one
+// that it had when it began to join, unless that is another machine's by now.
+func (a *Agent) isMine(m etcd.Member) bool {
+	had := a.journal.Phase == Dirty && m.At(a.journal.Address) && (m.Name == "" || m.Name == a.journal.Hostname)
+	return had || m.At(a.address())
+}
+
+// removeMember is one try. Where it fails for want of a quorum that needs this very
+// machine, what the unfinished join has left is let run until it is through.
+func (a *Agent) removeMember(ctx context.Context, client etcd.Client, peer string, m etcd.Member) error {
+	err := client.Remove(ctx, peer, m.ID)
+	if err == nil {
+		return fmt.Errorf("etcd member %s of this machine is removed through %s", m.ID, peer)
+	}
+	if a.journal.Phase == Dirty && m.Voter() {
+		if err := a.startKubelet(ctx); err != nil {
+			return err
+		}
+	}
+	return &fault{"the other masters' etcd needs a quorum: bring them up", fmt.Errorf("etcd member %s of this machine cannot be removed through %s yet: %w", m.ID, peer, err)}
+}
+
+func (a *Agent) keepPeers(members []etcd.Member) {
+	var hosts []string
+	for _, m := range members {
+		hosts = append(hosts, m.Host())
+	}
+	a.journal.Peers = strings.Join(hosts, " ")
+}
