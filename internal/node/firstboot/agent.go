@@ -158,7 +158,7 @@ func (a *Agent) try(ctx context.Context) error {
 				err = &fault{s.cure, err}
 			}
 			err = a.fail(s.name, err)
-			a.note(ctx)
+			a.note(ctx, 1)
 			return err
 		}
 	}
