@@ -83,7 +83,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%d: %v (%s), want %q (%s)", c.code, err, fault.KindOf(err), c.want, c.kind)
 		}
 		if forbidden := (*kubeapi.Forbidden)(nil); errors.As(err, &forbidden) != (c.code == 403) {
-			t.Errorf("%d: forbidden: %v", c.code, !(c.code == 403))
+			t.Errorf("%d: forbidden: %v", c.code, c.code != 403)
 		}
 	}
 }

@@ -169,7 +169,7 @@ func (a *Agent) try(ctx context.Context) error {
 				err = &fault{s.cure, err}
 			}
 			err = a.fail(s.name, err)
-			a.note(ctx)
+			a.note(ctx, 1)
 			return err
 		}
 	}

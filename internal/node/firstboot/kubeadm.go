@@ -244,6 +244,7 @@ func (a *Agent) commit(ctx context.Context) error {
 	if err := os.Remove(a.kubeadmFile()); err != nil {
 		return err
 	}
-	a.note(ctx)
+	a.save() // a member from here on, whether the note below comes about or not
+	a.note(ctx, noteTries)
 	return ctx.Err()
 }

@@ -191,7 +191,12 @@ func TestNote(t *testing.T) {
 		t.Errorf("noted %+v", notes)
 	}
 	n = newNode(t, config.Master, data)
-	n.fail["kubectl --kubeconfig /etc/kubernetes/kubelet.conf"] = 9
+	n.fail["kubectl --kubeconfig /etc/kubernetes/kubelet.conf"] = 3 // the kubelet has not made the object yet
+	if said, err := n.boot(); err != nil || strings.Contains(said, "does not tell") || n.count("kubectl --kubeconfig /etc/kubernetes/kubelet.conf") != 4 {
+		t.Errorf("an object that comes later: %v\n%s", err, said)
+	}
+	n = newNode(t, config.Master, data)
+	n.fail["kubectl --kubeconfig /etc/kubernetes/kubelet.conf"] = 99
 	if said, err := n.boot(); err != nil || n.phase() != Committed || !strings.Contains(said, "does not tell of the first boot") {
 		t.Errorf("an API that does not take it: %v\n%s", err, said)
 	}
