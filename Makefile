@@ -58,7 +58,7 @@ lint: ## staticcheck, errcheck, gosec, govulncheck, shellcheck
 
 generate: ## write the generated documents anew
 	$(GO) test ./builder/spec -update
-	$(GO) test ./builder/component -update
+	$(GO) test ./builder/component -run TestPage -update
 	$(GO) test ./builder/plan -update
 	$(GO) test ./builder/verify -update
 	$(GO) test ./cmd/imgbuild -update

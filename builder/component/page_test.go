@@ -16,15 +16,15 @@ import (
 
 var update = flag.Bool("update", false, "write docs/firewall.md anew")
 
-// TestPage holds docs/firewall.md against the tables, and against what the cluster
-// test's stranger last saw.
+// TestPage holds docs/firewall.md against the tables, and against what TestStranger
+// last saw.
 func TestPage(t *testing.T) {
 	const page = "../../docs/firewall.md"
 	text, err := os.ReadFile("firewall.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	scan, err := os.ReadFile("../../test/cluster/testdata/scan.md")
+	scan, err := os.ReadFile("testdata/scan.md")
 	if err != nil {
 		t.Fatal(err)
 	}

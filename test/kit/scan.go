@@ -96,9 +96,9 @@ func (s Scan) ranges(addr netip.Addr, answer vnet.Answer) []string {
 	var out []string
 	first, last := 0, 0
 	flush := func() {
-		switch {
-		case first == 0:
-		case first == last:
+		switch first {
+		case 0:
+		case last:
 			out = append(out, fmt.Sprint(first))
 		default:
 			out = append(out, fmt.Sprintf("%d-%d", first, last))
