@@ -1,0 +1,174 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
+	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/run"
+)
+
+func TestMemberWords(t *testing.T) {
+	m := Member{ID: "1", PeerURLs: []string{"https://[fd00::1]:2380"}}
+	if !m.At("fd00::1") || m.At("fd00::2") || m.Host() != "fd00::1" || !m.Voter() || (Member{}).Host() != "" {
+		t.Errorf("%+v", m)
+	}
+}
+
+// TestRealEtcd goes through what a joining master may meet, with the real etcd: a
+// learner is removed, a voter that never started takes the quorum away and cannot be
+// removed, and can be once it runs.
+func TestRealEtcd(t *testing.T) {
+	if _, err := run.Look("etcd"); err != nil {
+		t.Skip("the host has no etcd")
+	}
+	const one, two = "127.0.0.11", "127.0.0.12"
+	id, err := identity.New("demo", "10.0.0.10:6443", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := certificates(t, id, one, two, "127.0.0.1") // peers check where a connection comes from
+	conf, err := identity.ClientTLS(id.PKI.EtcdCACert, id.PKI.EtcdCAKey, "test", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}}
+	start(t, dir, "m1", one, "new", "m1="+PeerURL(one))
+	members := until(t, "the first answers", func(ctx context.Context) ([]Member, error) { return c.Members(ctx, one) })
+	if len(members) != 1 || members[0].Name != "m1" || !members[0].At(one) {
+		t.Fatalf("%+v", members)
+	}
+	add := func(learner bool) Member {
+		return until(t, "a member is added", func(ctx context.Context) (Member, error) {
+			var out struct{ Member Member }
+			return out.Member, c.post(ctx, one, "/v3/cluster/member/add", map[string]any{"peerURLs": []string{PeerURL(two)}, "isLearner": learner}, &out)
+		})
+	}
+	add(true)
+	members = until(t, "the learner is seen", func(ctx context.Context) ([]Member, error) { return c.Members(ctx, one) })
+	if len(members) != 2 || members[1].Voter() == members[0].Voter() {
+		t.Fatalf("%+v", members)
+	}
+	for _, m := range members {
+		if m.At(two) {
+			until(t, "the learner is removed", func(ctx context.Context) (struct{}, error) { return struct{}{}, c.Remove(ctx, one, m.ID) })
+			until(t, "and again", func(ctx context.Context) (struct{}, error) { return struct{}{}, c.Remove(ctx, one, m.ID) })
+		}
+	}
+
+	add(false)
+	members = until(t, "without a quorum members are told", func(ctx context.Context) ([]Member, error) { return c.Members(ctx, one) })
+	var ghost Member
+	for _, m := range members {
+		if m.At(two) {
+			ghost = m
+		}
+	}
+	if ghost.ID == "" || ghost.Name != "" {
+		t.Fatalf("%+v", members)
+	}
+	if err := c.Remove(t.Context(), one, ghost.ID); err == nil {
+		t.Fatal("it was removed without a quorum")
+	}
+	start(t, dir, "m2", two, "existing", "m1="+PeerURL(one)+",m2="+PeerURL(two))
+	until(t, "it is removed once it runs", func(ctx context.Context) (struct{}, error) { return struct{}{}, c.Remove(ctx, one, ghost.ID) })
+	if members, err := c.Members(t.Context(), one); err != nil || len(members) != 1 {
+		t.Errorf("%+v, %v", members, err)
+	}
+}
+
+func until[T any](t *testing.T, stage string, what func(context.Context) (T, error)) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		out, err := what(ctx)
+		if err == nil {
+			return out
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: %v", stage, err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// start runs etcd as kubeadm's manifest does, until the test ends.
+func start(t *testing.T, dir, name, address, state, cluster string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	log, err := os.Create(filepath.Join(dir, name+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := "https://" + net.JoinHostPort(address, "2379")
+	crt, key, ca := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"), filepath.Join(dir, "ca.crt")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = run.Run(ctx, run.Cmd{Name: "etcd", Stdout: log, Stderr: log, Quiet: true, Args: []string{"--name", name, "--data-dir", filepath.Join(dir, name),
+			"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", PeerURL(address), "--initial-advertise-peer-urls", PeerURL(address),
+			"--cert-file", crt, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth",
+			"--peer-cert-file", crt, "--peer-key-file", key, "--peer-trusted-ca-file", ca, "--peer-client-cert-auth",
+			"--initial-cluster", cluster, "--initial-cluster-state", state}})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("%s:\n%s", name, text[max(0, len(text)-3000):])
+		}
+		_ = log.Close()
+	})
+}
+
+// certificates writes what an etcd of the identity needs to serve at the addresses.
+func certificates(t *testing.T, id *identity.Cluster, addresses ...string) string {
+	t.Helper()
+	ca, err := config.ParseCert(id.PKI.EtcdCACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(id.PKI.EtcdCACert), []byte(id.PKI.EtcdCAKey.Reveal()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "etcd"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	for _, a := range addresses {
+		leaf.IPAddresses = append(leaf.IPAddresses, net.ParseIP(a))
+	}
+	der, err := x509.CreateCertificate(random{}, leaf, ca, ca.PublicKey, pair.PrivateKey) // the authority's own key serves the test
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"ca.crt": id.PKI.EtcdCACert, "server.key": id.PKI.EtcdCAKey.Reveal(),
+		"server.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// random reads from the one source of randomness.
+type random struct{}
+
+var _ io.Reader = random{}
+
+func (random) Read(p []byte) (int, error) { return copy(p, repro.Secret(len(p))), nil }
