@@ -7,7 +7,7 @@ FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release fuzz reliability clones lint generate clean
+.PHONY: help tools build demo test short versions bench release fuzz reliability clones ha lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,6 @@ test: tools build ## everything CI checks, the booted cluster included
 	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(cluster|clones|ha)$$')
 	$(GO) test -timeout 40m ./test/clones # three machines, one after the other; 20 by make clones
 	$(GO) test -timeout 75m ./test/cluster # last and alone: its nodes need every core
-	$(GO) test -timeout 90m ./test/ha # three masters and a worker, alone, too
 
 short: ## the tests that take seconds
 	$(GO) test -short ./...
@@ -49,6 +48,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 
 reliability: tools ## every campaign of bad days in full; writes docs/reliability.md (an hour)
 	$(GO) test -timeout 4h -count=1 ./test/badday -rounds 100 -update
+
+ha: tools build ## three masters and a worker, and the loss of a master (half an hour and more)
+	$(GO) test -timeout 90m -count=1 -v ./test/ha
 
 clones: tools ## twenty boots of one image, each a machine of its own; writes docs/clones.md (half an hour)
 	$(GO) test -timeout 2h -count=1 ./test/clones -boots 20 -update

@@ -45,7 +45,7 @@ func open(text string) []string {
 // TestOpenPorts holds what the rules let in against a list of its own.
 func TestOpenPorts(t *testing.T) {
 	worker := []string{"tcp dport 10250", "tcp dport 30000-32767", "udp dport 30000-32767"}
-	master := append([]string{"tcp dport 2379-2380", "tcp dport 6443"}, worker...)
+	master := append([]string{"tcp dport 2379-2380", "tcp dport 6443", "meta l4proto 112"}, worker...)
 	for _, c := range []struct {
 		role string
 		sets []string
@@ -63,17 +63,6 @@ func TestOpenPorts(t *testing.T) {
 		if diff := cmp.Diff(want, open(file(decide(t, c.role, c.sets...), firewallFile).Text)); diff != "" {
 			t.Errorf("%s %v (-want +got):\n%s", c.role, c.sets, diff)
 		}
-	}
-}
-
-// TestVRRP is for masters alone, who may hold an address among themselves.
-func TestVRRP(t *testing.T) {
-	const rule = "meta l4proto 112 accept"
-	if text := file(decide(t, "master"), firewallFile).Text; strings.Count(text, rule) != 1 {
-		t.Errorf("a master's rules lack %q:\n%s", rule, text)
-	}
-	if text := file(decide(t, "worker"), firewallFile).Text; strings.Contains(text, "112") {
-		t.Errorf("a worker's rules let VRRP in:\n%s", text)
 	}
 }
 

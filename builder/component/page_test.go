@@ -52,6 +52,7 @@ func roleRows() string {
 			fmt.Fprintf(&b, "| %s | %s | %s |\n", role, portText(p), p.Why)
 		}
 	}
+	fmt.Fprintf(&b, "| master | %s | %s |\n", portText(vrrp), vrrp.Why)
 	return b.String()
 }
 

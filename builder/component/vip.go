@@ -2,8 +2,8 @@ package component
 
 import "github.com/imgbuild/imgbuild/builder/spec"
 
-// vrrp is the IP protocol by which masters tell each other who holds the address.
-const vrrp = 112
+// vrrp is how masters tell each other who holds the address.
+var vrrp = Port{"ip", 112, 112, "VRRP: who holds the masters' address"}
 
 // vip lets masters hold the API's address among themselves, by keepalived, where
 // the node config asks for it. Who they are is not known to an image: keepalived
@@ -11,7 +11,7 @@ const vrrp = 112
 func vip() Component {
 	add := fromOverlay("vip", Addition{
 		Mask:  []string{"keepalived.service"},
-		Ports: []Port{{Proto: "ip", First: vrrp, Last: vrrp, Why: "VRRP, who holds the virtual address"}},
+		Ports: []Port{vrrp},
 		Checks: []Check{
 			{"keepalived runs if the node config asks for it", "test -x /usr/sbin/keepalived && [ $(test -e /run/imgbuild/keepalived.conf && echo active || echo inactive) = $(systemctl is-active imgbuild-vip.service) ]"},
 		},

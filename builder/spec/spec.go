@@ -122,7 +122,7 @@ type CNI struct {
 	// Encryption between nodes, as the manifest sets it up: wireguard (calico, cilium). Opens its port.
 	Encryption string `json:"encryption,omitempty"`
 	// What the first master applies, for calico and cilium.
-	Manifest Manifest `json:"manifest"`
+	Manifest Manifest `json:"manifest,omitzero"`
 }
 
 // Manifest is a file with Kubernetes objects, pinned.
