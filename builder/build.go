@@ -88,11 +88,15 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	sealed, err := seal(ctx, o, p, root, kernel, tools, scratch.path)
+	if err != nil {
+		return nil, err
+	}
 	var manifest *Manifest
 	var bills []document
 	group, sub := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		disk, err := assembleDisk(sub, o, p, root, kernel, tools, scratch.path)
+		disk, err := assembleDisk(sub, o, p, root, kernel, sealed)
 		if err == nil {
 			manifest, err = writeOutputs(sub, o, p, disk, scratch.path)
 		}
@@ -215,7 +219,12 @@ func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tool
 	return base, kernel, rootfs.Apply(base, p, parts)
 }
 
-func assembleDisk(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, t *tools, scratch string) (*assemble.Disk, error) {
-	defer o.Report.Stage("sealing the root file system and assembling the disk")()
-	return assemble.Build(ctx, p, root, k, t.initrd, scratch)
+func seal(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, t *tools, scratch string) (*assemble.Sealed, error) {
+	defer o.Report.Stage("sealing the root file system")()
+	return assemble.Seal(ctx, p, root, k, t.initrd, scratch)
+}
+
+func assembleDisk(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, s *assemble.Sealed) (*assemble.Disk, error) {
+	defer o.Report.Stage("assembling the disk")()
+	return assemble.Build(ctx, p, root, k, s)
 }

@@ -188,13 +188,10 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 		for name, file := range files {
 			out[name] = file
 		}
-		return err
-	})
-	group.Go(func() error { // what is there is checked beside the others: the store remembers it
 		if digest, ok := s.Store().Lookup(archiveKey(arch, pins)); ok {
-			_, _ = s.Store().Get(digest)
+			_, _ = s.Store().Get(digest) // checked here, beside the base: the store remembers it
 		}
-		return nil
+		return err
 	})
 	if err := group.Wait(); err != nil {
 		return nil, nil, err

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -40,42 +41,63 @@ type Disk struct {
 	UKI      string // the UKI's path in the ESP
 }
 
-// sealedRoot says where the root file system and its hash tree lie on the disk.
-type sealedRoot struct {
+// Sealed is a root file system with its hash tree, in place on the disk that is to
+// be, and the RAM disk that will open it.
+type Sealed struct {
+	path             string
 	dataAt, dataSize int64
 	treeAt, treeSize int64
 	hash             []byte
+	initrd           []byte
 }
 
-// Build assembles the disk in the scratch folder dir. The root file system is
-// written where it stays, so that no byte of it is copied.
-func Build(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init []byte, dir string) (*Disk, error) {
-	d := &Disk{Path: filepath.Join(dir, "disk.raw"), UKI: "EFI/Linux/" + ukiName(p)}
-	f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+// Seal begins the disk in the scratch folder dir. The root file system is written
+// where it stays, so that no byte of it is copied.
+func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init []byte, dir string) (*Sealed, error) {
+	s := &Sealed{path: filepath.Join(dir, "disk.raw"), dataAt: mib + p.Disk.ESPSize}
+	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	group, sub := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		s.initrd, err = Initrd(root, k.Release, init)
+		return err
+	})
+	group.Go(func() error { return s.write(sub, p, root, f) })
+	if err := errors.Join(group.Wait(), f.Close()); err != nil {
+		return nil, fmt.Errorf("sealing the root file system: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Sealed) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File) error {
+	salt := sha256.Sum256([]byte("imgbuild verity salt " + p.ID))
+	tree := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
+	var err error
+	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt, Wrote: tree.Add}); err != nil {
+		return err
+	}
+	s.treeAt = s.dataAt + align(s.dataSize)
+	made, err := tree.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", p.ID))
+	s.hash, s.treeSize = made.RootHash, made.HashSize
+	return err
+}
+
+// Build assembles the rest of the disk around a sealed root: the UKI, which bears
+// its hash, the EFI system partition and the partition table.
+func Build(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, s *Sealed) (*Disk, error) {
+	d := &Disk{Path: s.path, UKI: "EFI/Linux/" + ukiName(p), RootHash: hex.EncodeToString(s.hash)}
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0) // #nosec G304 -- our own scratch file
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // the output that is made of it is synced
-	var initrd []byte
-	var sealed *sealedRoot
-	group, sub := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		initrd, err = Initrd(root, k.Release, init)
-		return err
-	})
-	group.Go(func() (err error) {
-		sealed, err = seal(sub, p, root, f)
-		return err
-	})
-	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("sealing the root file system: %w", err)
-	}
-	uki, err := unify(p, root, k, initrd, sealed.hash)
+	uki, err := unify(p, root, k, s.initrd, s.hash)
 	if err != nil {
 		return nil, fmt.Errorf("assembling the unified kernel image: %w", err)
 	}
-	d.RootHash = hex.EncodeToString(sealed.hash)
-	if err := d.write(ctx, p, root, f, sealed, uki); err != nil {
+	if err := d.write(ctx, p, root, f, s, uki); err != nil {
 		return nil, fmt.Errorf("writing the disk: %w", err)
 	}
 	return d, nil
@@ -85,20 +107,6 @@ func Build(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, 
 // disk has one slot, so there is nothing to fall back to when the tries are used up.
 func ukiName(p *plan.Plan) string {
 	return fmt.Sprintf("imgbuild-%s_%s.efi", p.Role, rootfs.Version(p))
-}
-
-func seal(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File) (*sealedRoot, error) {
-	s := &sealedRoot{dataAt: mib + p.Disk.ESPSize}
-	salt := sha256.Sum256([]byte("imgbuild verity salt " + p.ID))
-	tree := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
-	var err error
-	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt, Wrote: tree.Add}); err != nil {
-		return nil, err
-	}
-	s.treeAt = s.dataAt + align(s.dataSize)
-	made, err := tree.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", p.ID))
-	s.hash, s.treeSize = made.RootHash, made.HashSize
-	return s, err
 }
 
 // unify assembles the UKI (UAPI Unified Kernel Image specification) around the
@@ -133,7 +141,7 @@ func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte) 
 
 // write lays out the GPT disk (Discoverable Partitions Specification). The image
 // carries no empty space for what first boot adds.
-func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File, s *sealedRoot, uki []byte) error {
+func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File, s *Sealed, uki []byte) error {
 	boot, err := root.ReadFile("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
 	if err != nil {
 		return err

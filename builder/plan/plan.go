@@ -59,8 +59,8 @@ type Output struct {
 }
 
 // espSize leaves room for the UKIs of two slots and one being written, each with
-// six times today's kernel and initrd. More would be zeros to write to each disk.
-const espSize = 256 << 20
+// three times today's kernel and initrd. More would be zeros to hash for each image.
+const espSize = 128 << 20
 
 // Ask collects what all components of the node ask for: the base with its
 // packages first, then parts and images.

@@ -89,7 +89,12 @@ func build(t testing.TB, tr *tree.Tree, words ...string) *assemble.Disk {
 	t.Helper()
 	p := &plan.Plan{ID: strings.Repeat("0123456789abcdef", 4), Role: "worker", Arch: "amd64", Spec: &spec.Node{Kubernetes: spec.Kubernetes{Version: "1.37.2"}},
 		Cmdline: append([]string{"systemd.swap=0"}, words...), Disk: plan.Disk{ESPSize: 34 << 20, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
-	d, err := assemble.Build(t.Context(), p, tr, rootfs.Kernel{Release: "6.12.1", Image: tree.Bytes("MZ kernel")}, []byte("ELF init"), t.TempDir())
+	kernel := rootfs.Kernel{Release: "6.12.1", Image: tree.Bytes("MZ kernel")}
+	sealed, err := assemble.Seal(t.Context(), p, tr, kernel, []byte("ELF init"), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := assemble.Build(t.Context(), p, tr, kernel, sealed)
 	if err != nil {
 		t.Fatal(err)
 	}
