@@ -47,7 +47,7 @@ func TestMasterJoins(t *testing.T) {
 	if err != nil || n.phase() != Committed {
 		t.Fatalf("phase %s, %v\n%s", n.phase(), err, said)
 	}
-	if n.count("kubeadm init") != 0 || n.count("kubeadm join phase preflight") != 1 || n.count("kubeadm join --skip-phases preflight") != 1 || n.count("systemctl reload-or-restart imgbuild-vip") != 1 || n.count("kubectl") != 0 {
+	if n.count("kubeadm init") != 0 || n.count("kubeadm join phase preflight") != 1 || n.count("kubeadm join --skip-phases preflight") != 1 || n.count("systemctl restart imgbuild-vip") != 1 || n.count("kubectl") != 1 {
 		t.Errorf("ran %q", n.calls)
 	}
 	for _, name := range []string{"etc/kubernetes/pki/ca.key", "etc/kubernetes/pki/etcd/ca.key", "root/.kube/config"} {
@@ -65,7 +65,7 @@ func TestMasterJoins(t *testing.T) {
 	if err := os.Remove(filepath.Join(n.creds, config.Credential)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.boot(); err != nil || n.count("kubeadm") != 0 || n.count("systemctl reload-or-restart imgbuild-vip") != 1 {
+	if _, err := n.boot(); err != nil || n.count("kubeadm") != 0 || n.count("systemctl restart imgbuild-vip") != 1 {
 		t.Errorf("second boot, without a config: %v, ran %q", err, n.calls)
 	}
 	if text, err := os.ReadFile(filepath.Join(n.root, RunDir, "keepalived.conf")); err != nil || !strings.Contains(string(text), "unicast_src_ip 10.0.0.11") {
@@ -142,7 +142,7 @@ func TestMasterWithoutAListAsksTheAPI(t *testing.T) {
 	first.publish()
 	n.net.set(virtualEndpoint, first.address())
 	n.net.set("10.0.0.10:2379", peer.Listener.Addr().String())
-	if said, err := n.boot(); err != nil || n.phase() != Committed || n.count("systemctl reload-or-restart") != 0 {
+	if said, err := n.boot(); err != nil || n.phase() != Committed || n.count("systemctl restart") != 0 {
 		t.Errorf("phase %s, %v\n%s", n.phase(), err, said)
 	}
 }

@@ -109,7 +109,7 @@ func (a *Agent) startVIP(ctx context.Context) error {
 	if err := writeDurably(a.path(RunDir, "keepalived.conf"), []byte(text), 0o600); err != nil {
 		return err
 	}
-	if out, err := a.Runner.Run(ctx, "systemctl", "reload-or-restart", vipUnit); err != nil {
+	if out, err := a.Runner.Run(ctx, "systemctl", "restart", vipUnit); err != nil {
 		return fmt.Errorf("starting keepalived: %w: %s", err, out)
 	}
 	return nil

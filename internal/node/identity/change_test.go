@@ -36,9 +36,10 @@ func tokens(t *testing.T, c *Cluster, dir string) map[string]string {
 	return out
 }
 
-// TestChangeIsAllOrNothing stops a change of both files at each of its moments; the
-// next command finds both old or both new, and nothing beside.
+// TestChangeIsAllOrNothing stops a change of all files at each of its moments; the
+// next command finds all old or all new, and nothing beside.
 func TestChangeIsAllOrNothing(t *testing.T) {
+	files := []string{MasterFile, MasterJoinFile, WorkerFile}
 	for _, when := range []string{"draft half written", "draft written", "change begun", "change half done", "change done"} {
 		c, dir := saved(t)
 		next := *c
@@ -49,7 +50,7 @@ func TestChangeIsAllOrNothing(t *testing.T) {
 		}
 		draft, change := filepath.Join(dir, draftDir), filepath.Join(dir, changeDir)
 		must(t, os.Mkdir(draft, 0o700))
-		for _, name := range []string{MasterFile, WorkerFile} {
+		for _, name := range files {
 			text, err := edit(texts[name], next.values())
 			must(t, err)
 			must(t, writeSynced(filepath.Join(draft, name), text))
@@ -65,17 +66,19 @@ func TestChangeIsAllOrNothing(t *testing.T) {
 				must(t, os.Rename(filepath.Join(change, MasterFile), filepath.Join(dir, MasterFile)))
 			}
 			if when == "change done" {
-				must(t, os.Rename(filepath.Join(change, WorkerFile), filepath.Join(dir, WorkerFile)))
+				for _, name := range files[1:] {
+					must(t, os.Rename(filepath.Join(change, name), filepath.Join(dir, name)))
+				}
 			}
 		}
 		back, err := Load(dir)
 		must(t, err)
-		if got := tokens(t, back, dir); len(got) != 2 || got[MasterFile] != want || got[WorkerFile] != want {
+		if got := tokens(t, back, dir); len(got) != len(files) || got[MasterFile] != want || got[MasterJoinFile] != want || got[WorkerFile] != want {
 			t.Errorf("%s: the files disagree, or are neither old nor new", when)
 		}
 		back.NewToken(0)
 		must(t, back.Update(dir, back))
-		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != len(files) {
 			t.Errorf("%s: left behind: %v, %v", when, entries, err)
 		}
 	}
