@@ -322,7 +322,7 @@ func TestKeepalivedTakesItsConfig(t *testing.T) {
 			t.Errorf("%s: %v\n%s", name, err, text)
 		}
 	}
-	if judge(strings.ReplaceAll(text, "nopreempt", "nopreemption")) == nil {
+	if judge(strings.ReplaceAll(text, "state BACKUP", "state KING")) == nil {
 		t.Error("keepalived takes anything: it judges nothing")
 	}
 }

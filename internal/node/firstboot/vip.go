@@ -106,10 +106,15 @@ func (a *Agent) startVIP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := writeDurably(a.path(RunDir, "keepalived.conf"), []byte(text), 0o600); err != nil {
+	file := a.path(RunDir, "keepalived.conf")
+	verb := "restart"
+	if old, err := os.ReadFile(file); err == nil && string(old) == text { // #nosec G304 -- a fixed path of the node
+		verb = "start" // a second try does not let the address go
+	}
+	if err := writeDurably(file, []byte(text), 0o600); err != nil {
 		return err
 	}
-	if out, err := a.Runner.Run(ctx, "systemctl", "restart", vipUnit); err != nil {
+	if out, err := a.Runner.Run(ctx, "systemctl", verb, vipUnit); err != nil {
 		return fmt.Errorf("starting keepalived: %w: %s", err, out)
 	}
 	return nil
