@@ -23,7 +23,7 @@ func main() {
 	bin := flag.String("bin", "bin", "folder with imgbuild and its node programs")
 	out := flag.String("out", "docs/bench", "where the figures go: this name with .md and .json")
 	n := flag.Int("n", 5, "how often each is timed; the median counts")
-	boot := flag.Bool("boot", true, "boot a cluster, too")
+	boot := flag.Bool("boot", true, "boot a cluster, too (else the last run's figures stay)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := bench(ctx, *bin, *out, *n, *boot)
@@ -41,6 +41,7 @@ type Figures struct {
 	Times   []Time  `json:"times"`
 	Sizes   []Size  `json:"sizes"`
 	Boot    []Stage `json:"boot,omitempty"`
+	BootDay string  `json:"bootDay,omitempty"`
 }
 
 // Time is one thing timed: medians in seconds, CPU time of all its processes,
@@ -91,9 +92,16 @@ func bench(ctx context.Context, bin, out string, n int, boot bool) error {
 		return err
 	}
 	if boot {
+		f.BootDay = f.Day
 		if f.Boot, err = b.boot(ctx); err != nil {
 			return err
 		}
+	} else if old, err := os.ReadFile(out + ".json"); err == nil { // what an earlier run found stands, with its day
+		var last Figures
+		if err := json.Unmarshal(old, &last); err != nil {
+			return fmt.Errorf("reading the last figures: %w", err)
+		}
+		f.Boot, f.BootDay = last.Boot, last.BootDay
 	}
 	text, err := json.MarshalIndent(f, "", " ")
 	if err != nil {
@@ -134,7 +142,7 @@ func (f *Figures) table() string {
 		fmt.Fprintf(&b, "| %s | %d | %d |\n", s.File, s.Length/1e6, s.Used/1e6)
 	}
 	if len(f.Boot) > 0 {
-		b.WriteString("\n| first boot of master and worker together, emulated processor | s after power-on |\n|---|---|\n")
+		fmt.Fprintf(&b, "\n| first boot of master and worker together, emulated processor, %s | s after power-on |\n|---|---|\n", f.BootDay)
 		for _, s := range f.Boot {
 			fmt.Fprintf(&b, "| %s | %.0f |\n", s.Name, s.After)
 		}

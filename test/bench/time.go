@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
@@ -81,6 +83,7 @@ func (b *runner) times(ctx context.Context) ([]Time, error) {
 			if turn >= row.runs {
 				continue
 			}
+			unix.Sync() // nobody waits for what another row left to be written
 			var u run.Usage
 			if err := row.do(ctx, &u); err != nil {
 				return nil, fmt.Errorf("%s: %w", row.name, err)
