@@ -29,7 +29,7 @@ type Answer string
 const (
 	Open    Answer = "open"    // SYN-ACK, or a datagram
 	Closed  Answer = "closed"  // RST, or ICMP "port unreachable": let in, and nobody listens
-	Refused Answer = "refused" // any other ICMP error
+	Refused Answer = "refused" // another ICMP error, but for those that say that nobody has the address
 )
 
 // Scanner is a machine on the network that does nothing but knock: it makes its

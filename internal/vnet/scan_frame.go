@@ -131,7 +131,7 @@ func (s *Scanner) segmentOf(from netip.Addr, proto tcpip.TransportProtocolNumber
 	case proto == header.UDPProtocolNumber && len(data) >= header.UDPMinimumSize:
 		p.Proto, p.Port, answer = "udp", header.UDP(data).SourcePort(), Open
 	case proto == header.ICMPv4ProtocolNumber && len(data) > header.ICMPv4MinimumSize+header.IPv4MinimumSize:
-		if m := header.ICMPv4(data); m.Type() == header.ICMPv4DstUnreachable {
+		if m := header.ICMPv4(data); m.Type() == header.ICMPv4DstUnreachable && m.Code() != header.ICMPv4NetUnreachable && m.Code() != header.ICMPv4HostUnreachable {
 			inner := header.IPv4(m.Payload())
 			return unreachable(from, inner.TransportProtocol(), inner[min(len(inner), int(inner.HeaderLength())):], m.Code() == header.ICMPv4PortUnreachable)
 		}
@@ -139,6 +139,8 @@ func (s *Scanner) segmentOf(from netip.Addr, proto tcpip.TransportProtocolNumber
 		switch m := header.ICMPv6(data); {
 		case m.Type() == header.ICMPv6NeighborSolicit:
 			return Probe{}, "", s.advertisement(from)
+		case m.Type() == header.ICMPv6DstUnreachable && (m.Code() == header.ICMPv6NetworkUnreachable || m.Code() == header.ICMPv6AddressUnreachable):
+			return // the address is not there yet (duplicate address detection, RFC 4862): no port was reached
 		case m.Type() == header.ICMPv6DstUnreachable && len(m.Payload()) > header.IPv6MinimumSize:
 			inner := header.IPv6(m.Payload())
 			return unreachable(from, inner.TransportProtocol(), inner[header.IPv6MinimumSize:], m.Code() == header.ICMPv6PortUnreachable)

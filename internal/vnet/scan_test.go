@@ -3,6 +3,7 @@ package vnet
 import (
 	"io"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,8 +50,12 @@ func TestSweepFindsEveryPort(t *testing.T) {
 		}
 		want[Probe{addr, "tcp", 22}], want[Probe{addr, "tcp", 6443}] = Open, Open
 		s.Forget()
-		must(t, s.Sweep(t.Context(), probes, 30000))
 		got := s.Heard()
+		for tries := 0; tries < 5 && len(probes) > 0; tries++ { // a packet may be lost: who was silent is asked again
+			must(t, s.Sweep(t.Context(), probes, 30000))
+			got = s.Heard()
+			probes = slices.DeleteFunc(probes, func(p Probe) bool { return got[p] != "" })
+		}
 		if len(got) != len(want) {
 			t.Errorf("%s: %d ports of %d answer", addr, len(got), len(want))
 		}

@@ -293,7 +293,7 @@ func (s *suite) coldBoot(t *testing.T) {
 	was := sh(t, s.c.Worker, size)
 	must(t, s.c.Stop(t.Context()))
 	must(t, run.Run(t.Context(), run.Cmd{Name: "qemu-img", Args: []string{"resize", "-q", filepath.Join(s.c.Worker.Dir, "disk.qcow2"), "+4G"}}))
-	must(t, s.c.Start(t.Context()))
+	must(t, s.c.Start(context.WithoutCancel(t.Context()))) // the machines outlive this test
 	ctx := limited(t, limit)
 	must(t, s.c.WaitReady(ctx))
 	for role, m := range s.nodes() {

@@ -70,6 +70,6 @@ func (s *suite) twin(t *testing.T) {
 	}
 	sh(t, m, "! systemctl is-active kubelet && test ! -e /run/imgbuild/kubelet-may-start && ! imgbuild-firstboot status")
 	must(t, m.Kill())
-	must(t, s.c.StartWorker(ctx))
+	must(t, s.c.StartWorker(context.WithoutCancel(ctx))) // it outlives this test
 	must(t, s.c.API.Until(ctx, s.c.NodesReady(2)))
 }
