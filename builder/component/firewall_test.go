@@ -74,7 +74,7 @@ func TestRulesTouchNothingElse(t *testing.T) {
 				t.Errorf("%s: the rules hold %q", name, never)
 			}
 		}
-		for _, always := range []string{"policy drop", `iif "lo" accept`, "delete table inet imgbuild"} {
+		for _, always := range []string{"policy drop", "\t\tdrop comment", `iif "lo" accept`, "delete table inet imgbuild"} {
 			if !strings.Contains(text, always) {
 				t.Errorf("%s: the rules lack %q", name, always)
 			}
