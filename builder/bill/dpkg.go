@@ -65,7 +65,8 @@ func (o *owners) claimPackages(packages []*Component) {
 			diverted[lines[i]+" "+lines[i+2]] = lines[i+1]
 		}
 	}
-	for _, p := range o.tree.Paths() {
+	paths := o.tree.Paths()
+	for _, p := range paths {
 		if path.Dir(p) != dpkgDir+"/info" {
 			continue
 		}
@@ -94,13 +95,13 @@ func (o *owners) claimPackages(packages []*Component) {
 	}
 	for _, g := range generated {
 		if c := names[g.by]; c != nil {
-			o.generated(g.pattern, c)
+			o.generated(paths, g.pattern, c)
 		}
 	}
 	for _, c := range packages {
 		if strings.HasPrefix(c.Name, "linux-image-") && len(c.Name) > len("linux-image-amd64") {
-			o.generated("usr/lib/modules/*/modules.*", c)
-			o.generated("usr/lib/modules/*/config", c)
+			o.generated(paths, "usr/lib/modules/*/modules.*", c)
+			o.generated(paths, "usr/lib/modules/*/config", c)
 		}
 	}
 }
@@ -127,8 +128,12 @@ func (o *owners) at(file string) (string, *tree.Node, error) {
 	return where, n, nil
 }
 
-func (o *owners) generated(pattern string, c *Component) {
-	for _, p := range o.tree.Paths() {
+func (o *owners) generated(paths []string, pattern string, c *Component) {
+	begin, _, _ := strings.Cut(pattern, "*")
+	for _, p := range paths {
+		if !strings.HasPrefix(p, begin) {
+			continue
+		}
 		if ok, _ := path.Match(pattern, p); ok && o.by[p] == nil {
 			o.by[p] = c
 		}
