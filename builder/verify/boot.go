@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -18,26 +19,45 @@ import (
 
 // readBoot reads the ESP: a boot loader where firmware looks, and one UKI.
 func (r *Report) readBoot(esp *io.SectionReader) error {
-	fs, err := fat32.Read(storage{esp}, esp.Size(), 0, sectorSize)
+	boot, err := fat32.Read(storage{esp}, esp.Size(), 0, sectorSize)
 	if err != nil {
 		return fmt.Errorf("reading the EFI system partition: %w", err)
 	}
 	for _, name := range []string{"EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi", "loader/loader.conf"} {
-		if _, err := fs.ReadFile(name); err != nil {
+		if _, err := boot.ReadFile(name); err != nil {
 			r.say("boot", name, "not in the EFI system partition")
 		}
 	}
-	entries, err := fs.ReadDir("EFI/Linux")
+	entries, err := boot.ReadDir("EFI/Linux")
 	if err != nil || len(entries) != 1 {
 		r.say("boot", "EFI/Linux", "want one unified kernel image, found %d", len(entries))
 		return nil
 	}
 	r.UKI = path.Join("EFI/Linux", entries[0].Name())
-	data, err := fs.ReadFile(r.UKI)
+	data, err := readWhole(boot, r.UKI, esp.Size())
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", r.UKI, err)
 	}
 	return r.readUKI(data)
+}
+
+// readWhole reads a file into memory of its size, which most is the limit of.
+func readWhole(fsys fs.FS, name string, most int64) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > most {
+		return nil, fmt.Errorf("%d bytes do not fit in its file system", info.Size())
+	}
+	data := make([]byte, info.Size())
+	_, err = io.ReadFull(f, data)
+	return data, err
 }
 
 // readUKI reads the sections that the UAPI specification of unified kernel images names.
@@ -46,25 +66,25 @@ func (r *Report) readUKI(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.UKI, err)
 	}
-	sections := map[string]string{}
+	sections := map[string][]byte{}
 	for _, s := range f.Sections {
-		raw, err := s.Data()
-		if err != nil {
-			return fmt.Errorf("%s: section %s: %w", r.UKI, s.Name, err)
+		end := int64(s.Offset) + int64(s.Size)
+		if end > int64(len(data)) {
+			return fmt.Errorf("%s: section %s: it ends behind the file's end", r.UKI, s.Name)
 		}
 		if _, ok := sections[s.Name]; ok {
 			r.say("boot", r.UKI, "two sections %s: the stub would take the first", s.Name)
 			return nil
 		}
-		sections[s.Name] = string(raw[:min(len(raw), int(s.VirtualSize))])
+		sections[s.Name] = data[s.Offset:min(end, int64(s.Offset)+int64(s.VirtualSize))]
 	}
 	for _, name := range []string{".linux", ".initrd", ".cmdline", ".osrel", ".uname"} {
-		if sections[name] == "" {
+		if len(sections[name]) == 0 {
 			r.say("boot", r.UKI, "no section %s", name)
 		}
 	}
-	r.Cmdline, r.Kernel = sections[".cmdline"], sections[".uname"]
-	r.OS = keyValues(sections[".osrel"])
+	r.Cmdline, r.Kernel = string(sections[".cmdline"]), string(sections[".uname"])
+	r.OS = keyValues(string(sections[".osrel"]))
 	for word := range strings.FieldsSeq(r.Cmdline) {
 		if hash, ok := strings.CutPrefix(word, "roothash="); ok {
 			if raw, err := hex.DecodeString(hash); err != nil || len(raw) != 32 {
