@@ -69,8 +69,8 @@ func (r *Report) readUKI(data []byte) error {
 	sections := map[string][]byte{}
 	for _, s := range f.Sections {
 		end := int64(s.Offset) + int64(s.Size)
-		if end > int64(len(data)) {
-			return fmt.Errorf("%s: section %s: it ends behind the file's end", r.UKI, s.Name)
+		if s.Offset == 0 && s.Size > 0 || end > int64(len(data)) {
+			return fmt.Errorf("%s: section %s: its %d bytes at %d are not in the file", r.UKI, s.Name, s.Size, s.Offset)
 		}
 		if _, ok := sections[s.Name]; ok {
 			r.say("boot", r.UKI, "two sections %s: the stub would take the first", s.Name)
