@@ -39,6 +39,7 @@ type images struct {
 	more  []string // what the builds add to the command line
 	files map[string]string
 	plans map[string]*plan.Plan
+	judge string // kube-bench, in a tar
 }
 
 var folder string // of all that the tests make
@@ -50,6 +51,10 @@ var built = sync.OnceValues(func() (*images, error) {
 		b.more = []string{"--set", "kubernetes.version=" + *version}
 	}
 	if err := errors.Join(b.kit.BuildTools(ctx, "../.."), b.kit.Identity(ctx)); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.judge, err = buildJudge(ctx, b.kit); err != nil {
 		return nil, err
 	}
 	for role, format := range map[string]string{"master": "raw", "worker": "qcow2"} {
@@ -127,6 +132,7 @@ func TestCluster(t *testing.T) {
 	t.Run("webhook on the other node", s.webhook)
 	t.Run("firewall restarts", s.restart)
 	t.Run("nothing secret lies about", s.secrets)
+	t.Run("hardening", s.hardening)
 	t.Run("status", s.status)
 	t.Run("cold boot", s.coldBoot)
 	t.Run("a copied disk is no twin", s.twin)

@@ -193,7 +193,7 @@ func TestMasterCommitsOnce(t *testing.T) {
 		t.Fatalf("phase %s, %v\n%s", n.phase(), err, said)
 	}
 	want := map[string]os.FileMode{"etc/kubernetes/pki/ca.key": 0o600, "etc/kubernetes/pki/sa.pub": 0o644, "etc/kubernetes/pki/etcd/ca.key": 0o600,
-		"root/.kube/config": 0o600, "var/lib/kubelet/config.yaml": 0o600, "var/lib/imgbuild/etc/machine-id": 0o444}
+		"root/.kube/config": 0o600, "var/lib/imgbuild/etc/machine-id": 0o444}
 	for name, mode := range want {
 		if info, err := os.Stat(filepath.Join(n.root, name)); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v; want mode %v", name, info, err, mode)

@@ -229,9 +229,6 @@ func (a *Agent) startKubelet(ctx context.Context) error {
 
 // commit makes the node a member for good, once all that makes it one is on the disk.
 func (a *Agent) commit(ctx context.Context) error {
-	if err := os.Chmod(a.path("/var/lib/kubelet/config.yaml"), 0o600); err != nil { // CIS 4.1.9; kubeadm writes 0644
-		return err
-	}
 	for _, dir := range []string{"/etc/kubernetes", "/var/lib/kubelet", "/var"} {
 		if err := syncFS(a.path(dir)); err != nil {
 			return err
