@@ -35,6 +35,10 @@ type Node struct {
 	Memory  int // MiB
 	CPUs    int
 	Console io.Writer // nil: only the file console.log in the machine's folder
+
+	Clock    time.Time // what its clock says at power-on; zero: the right time
+	Rate     int64     // bytes in a second of its disk; 0: as fast as it can
+	WriteLog string    // file that records what it writes to its disk (Linux' dm-log-writes format)
 }
 
 // Seed passes the node config on a disk of its own.
@@ -58,7 +62,8 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 		return nil, err
 	}
 	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
-		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{}}
+		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{},
+		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -113,6 +118,16 @@ func passConfig(ctx context.Context, o *qemu.Options, n Node) error {
 		o.Credentials[config.Credential] = n.Config
 	}
 	return nil
+}
+
+// Give plugs a seed disk with a node config into the running machine, in the place of
+// the one that Give has plugged in before.
+func (m *Machine) Give(ctx context.Context, config []byte) error {
+	file := filepath.Join(m.Dir, "given.img")
+	if err := writeSeed(ctx, file, config); err != nil {
+		return err
+	}
+	return errors.Join(m.Attach(ctx, file), os.Remove(file)) // QEMU has it open, and needs no name for it
 }
 
 func removeSeed(o qemu.Options) error {

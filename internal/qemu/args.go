@@ -25,7 +25,6 @@ func esc(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 func arguments(o Options, accel []string, f firmware, sockets string) ([]string, error) {
 	in := func(name string) string { return esc(filepath.Join(o.Dir, name)) }
 	sock := func(name string) string { return esc(filepath.Join(sockets, name)) }
-	disk := "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=" + in(overlayFile)
 	args := append([]string{"-machine", "q35", "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.Memory), "-display", "none", "-nodefaults", "-no-user-config"}, accel...)
 	if o.UUID != "" {
 		args = append(args, "-uuid", o.UUID)
@@ -34,9 +33,12 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 		"-drive", "if=pflash,format=raw,readonly=on,file="+esc(f.code),
 		"-drive", "if=pflash,format=raw,file="+in(varsFile))
 	if o.Disk != "" {
-		args = append(args, "-drive", disk, "-device", "virtio-blk-pci,drive=disk")
+		args = append(args, "-drive", disk(o), "-device", "virtio-blk-pci,drive=disk")
 	}
-	args = append(args, "-device", "virtio-rng-pci", "-serial", "stdio", "-qmp", "unix:"+sock(qmpSocket)+",server=on,wait=off")
+	if !o.Clock.IsZero() {
+		args = append(args, "-rtc", "base="+o.Clock.UTC().Format("2006-01-02T15:04:05"))
+	}
+	args = append(args, "-device", "pcie-root-port,id="+port, "-device", "virtio-rng-pci", "-serial", "stdio", "-qmp", "unix:"+sock(qmpSocket)+",server=on,wait=off")
 	if o.Seed != "" {
 		args = append(args, "-drive", "if=none,id=seed,format=raw,readonly=on,file="+esc(o.Seed), "-device", "virtio-blk-pci,drive=seed")
 	}
@@ -49,6 +51,21 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 	}
 	creds, err := credentialArgs(o)
 	return append(args, creds...), err
+}
+
+// disk is the -drive of the overlay. What the guest flushes is not flushed on the
+// host: a machine that is killed loses what its guest had not written, no more.
+func disk(o Options) string {
+	file := esc(filepath.Join(o.Dir, overlayFile))
+	drive := "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=" + file
+	if o.WriteLog != "" {
+		drive = "if=none,id=disk,driver=blklogwrites,log-sector-size=512,file.driver=qcow2,file.cache.no-flush=on,file.file.driver=file,file.file.filename=" + file +
+			",log.driver=file,log.filename=" + esc(o.WriteLog)
+	}
+	if o.Rate > 0 {
+		drive += ",throttling.bps-total=" + strconv.FormatInt(o.Rate, 10)
+	}
+	return drive
 }
 
 // credentialFile is where a credential waits for QEMU to read it.

@@ -39,7 +39,7 @@ func channelCredentials(o Options) map[string][]byte {
 	}
 	return map[string][]byte{
 		"imgbuild.test": guestScript,
-		"systemd.extra-unit.imgbuild-test.service": []byte(unit),
+		"systemd.extra-unit.host-commands.service": []byte(unit),
 		"systemd.unit-dropin.multi-user.target":    guestWants,
 	}
 }

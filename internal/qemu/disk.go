@@ -32,6 +32,11 @@ func prepareDisk(ctx context.Context, o Options, f firmware) error {
 	if o.Disk == "" {
 		return nil
 	}
+	if o.WriteLog != "" {
+		if err := os.WriteFile(o.WriteLog, nil, 0o600); err != nil {
+			return err
+		}
+	}
 	return prepareOverlay(ctx, o)
 }
 

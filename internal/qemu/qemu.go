@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/imgbuild/imgbuild/internal/run"
 )
@@ -34,6 +35,9 @@ type Options struct {
 	Via          string            // SMBIOS or FWCfg
 	Seed         string            // raw image of a second disk; empty: none
 	Net, MAC     string            // unix socket of the network; empty: no link
+	Clock        time.Time         // what the machine's clock says at power-on; zero: the right time
+	Rate         int64             // bytes in a second that the disk gives and takes; 0: as fast as it can
+	WriteLog     string            // file that records what is written to the disk, in order (Linux' dm-log-writes format); empty: none
 	Console      io.Writer         // what the guest says on its serial console; nil: nobody listens
 	Channel      bool              // let Run work
 	ChannelEnv   []string          // NAME=VALUE for what Run runs; neither blanks nor quotes
@@ -57,6 +61,7 @@ type Machine struct {
 	err     error // of QEMU; read it after done
 	stop    context.CancelFunc
 	channel *channel
+	plugged bool // something is in the port
 }
 
 // Start starts the machine and returns when it runs; ctx ends it without mercy,
@@ -113,7 +118,7 @@ func launch(ctx context.Context, o Options, args []string, sockets string) (*Mac
 
 // connect waits until QEMU answers and opens the channel.
 func (m *Machine) connect(ctx context.Context, o Options) error {
-	if err := m.qmp(ctx, "query-status"); err != nil {
+	if err := m.qmp(ctx, "query-status", nil); err != nil {
 		return err
 	}
 	if !o.Channel {
@@ -148,7 +153,7 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 		return nil
 	default:
 	}
-	if err := m.qmp(ctx, "system_powerdown"); err != nil && !errors.Is(err, errEnded) {
+	if err := m.qmp(ctx, "system_powerdown", nil); err != nil && !errors.Is(err, errEnded) {
 		return errors.Join(fmt.Errorf("powering off: %w", err), m.Kill())
 	}
 	select {
@@ -161,7 +166,7 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 
 // Reset presses the reset button: the guest boots again at once, and a Run under
 // way gets no answer.
-func (m *Machine) Reset(ctx context.Context) error { return m.qmp(ctx, "system_reset") }
+func (m *Machine) Reset(ctx context.Context) error { return m.qmp(ctx, "system_reset", nil) }
 
 // Kill pulls the plug: what the guest has not written is lost.
 func (m *Machine) Kill() error {

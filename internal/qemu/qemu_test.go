@@ -26,6 +26,12 @@ func TestArgumentsGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Rate, o.WriteLog, o.Clock, o.Net, o.Credentials, o.Seed = 20<<20, "/m/a,b.log", time.Unix(0, 0), "", nil, ""
+	tried, err := arguments(o, tcg, ovmf, "/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append(append(args, "-- and tried hard:"), tried...)
 	got := strings.ReplaceAll(strings.ReplaceAll(strings.Join(args, " "), " -", "\n-"), dir, "DIR") + "\n"
 	want, err := os.ReadFile("testdata/arguments.golden")
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,24 +74,41 @@ func Dialer(n *vnet.Net) func(ctx context.Context, network, address string) (net
 	return func(ctx context.Context, _, address string) (net.Conn, error) { return n.Dial(ctx, address) }
 }
 
-// Post makes an object.
+// Post makes an object; one that is there already is no error.
 func (a *API) Post(ctx context.Context, path string, object any) error {
+	return a.send(ctx, http.MethodPost, path, "application/json", object, http.StatusCreated, http.StatusConflict)
+}
+
+// Patch changes an object (RFC 7396).
+func (a *API) Patch(ctx context.Context, path string, change any) error {
+	return a.send(ctx, http.MethodPatch, path, "application/merge-patch+json", change, http.StatusOK)
+}
+
+// Delete takes an object away; one that is not there is no error.
+func (a *API) Delete(ctx context.Context, path string) error {
+	return a.send(ctx, http.MethodDelete, path, "application/json", nil, http.StatusOK, http.StatusAccepted, http.StatusNotFound)
+}
+
+func (a *API) send(ctx context.Context, method, path, kind string, object any, good ...int) error {
 	body, err := json.Marshal(object)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.server+path, bytes.NewReader(body))
+	if object == nil {
+		body = nil
+	}
+	req, err := http.NewRequestWithContext(ctx, method, a.server+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", kind)
 	res, err := a.client.Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close() //nolint:errcheck // only the status counts
-	if res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusConflict {
-		return fmt.Errorf("POST %s: %s", path, res.Status)
+	if !slices.Contains(good, res.StatusCode) {
+		return fmt.Errorf("%s %s: %s", method, path, res.Status)
 	}
 	return nil
 }
@@ -135,8 +153,8 @@ type Object struct {
 	}
 }
 
-// heard is when a node last said how it is.
-func (o Object) heard() (last time.Time) {
+// Heard is when a node last said how it is.
+func (o Object) Heard() (last time.Time) {
 	for _, c := range o.Status.Conditions {
 		if c.LastHeartbeatTime.After(last) {
 			last = c.LastHeartbeatTime
@@ -184,7 +202,7 @@ func (c *Cluster) NodesReady(n int) func(context.Context) error {
 		nodes, err := c.API.List(ctx, "/api/v1/nodes")
 		ready := 0
 		for _, o := range nodes {
-			if o.Ready() && o.heard().After(c.started) {
+			if o.Ready() && o.Heard().After(c.started) {
 				ready++
 			}
 		}

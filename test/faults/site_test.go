@@ -1,0 +1,247 @@
+// Package faults makes first boots bad: power cuts at any moment, networks, clocks,
+// endpoints and tokens that are wrong and are mended later, slow and full disks. What
+// must come of it is a node that is Ready, with no hand laid on it.
+//
+// TestFaults has one of each kind in one cluster. `make faults` cuts many times, can
+// be stopped and goes on where it was, and writes docs/faults.md.
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/node/etcd"
+	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/vnet"
+	"github.com/imgbuild/imgbuild/test/kit"
+)
+
+// The machines, and the endpoint, which is a load balancer on the gateway.
+const (
+	firstIP, joinIP, workerIP = "10.0.0.10", "10.0.0.11", "10.0.0.20"
+	endpoint                  = boottest.Gateway + ":6443"
+)
+
+// limit is how long one stage may take on emulated processors.
+const limit = 25 * time.Minute
+
+// site is one cluster's machines, their network, and what is wrong with it.
+type site struct {
+	kit      kit.Kit
+	images   map[string]string
+	folder   string // of the identity
+	id       *identity.Cluster
+	net      *vnet.Net
+	socket   string
+	api      *kit.API
+	etcd     etcd.Client
+	balancer *balancer
+	clocks   *clocks
+	began    time.Time
+}
+
+// newSite builds images and network; nothing runs yet.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	ctx, dir := t.Context(), t.TempDir()
+	s := &site{kit: kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}, images: map[string]string{}, folder: filepath.Join(dir, "cluster"), began: time.Now()}
+	must(t, s.kit.BuildTools(ctx, "../.."))
+	_, err := s.kit.Imgbuild(ctx, "cluster", "new", "faults", "--endpoint", endpoint, "--dir", s.folder, "--masters", firstIP+","+joinIP)
+	must(t, err)
+	_, err = s.kit.Imgbuild(ctx, "cluster", "new", "other", "--endpoint", endpoint, "--dir", s.folder+"-other")
+	must(t, err)
+	for _, role := range []string{"master", "worker"} {
+		s.images[role], err = s.kit.Image(ctx, role, "raw", "--set", "time.servers="+timeServer)
+		must(t, err)
+	}
+	s.id, err = identity.Load(s.folder)
+	must(t, err)
+	other, err := identity.Load(s.folder + "-other")
+	must(t, err)
+	scratch, err := os.MkdirTemp("", "imgbuild-net-") // a socket's path must be short
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
+	s.socket = filepath.Join(scratch, "net.sock")
+	s.net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, s.socket)
+	must(t, err)
+	t.Cleanup(func() { _ = s.net.Close() })
+	s.balancer, err = newBalancer(s.net, s.id, other, firstIP+":6443")
+	must(t, err)
+	var host *vnet.Host
+	s.clocks, host, err = newClocks(s.socket)
+	must(t, err)
+	t.Cleanup(func() { _ = host.Close() })
+	s.api, err = s.kit.NewAPI(ctx, s.net, 20*time.Second)
+	must(t, err)
+	conf, err := identity.ClientTLS(s.id.PKI.EtcdCACert, s.id.PKI.EtcdCAKey, "test", "")
+	must(t, err)
+	s.etcd = etcd.Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: kit.Dialer(s.net), TLSClientConfig: conf, DisableKeepAlives: true}}}
+	return s
+}
+
+// config reads a node config of the identity as it is now.
+func (s *site) config(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.folder, name))
+	must(t, err)
+	return data
+}
+
+// machines are the roles that are booted: image, node config, address, memory.
+var machines = map[string]boottest.Node{
+	"first":  {Name: "first", Image: "master", IP: firstIP, Memory: 3328, CPUs: 2},
+	"second": {Name: "second", Image: "master", IP: joinIP, Memory: 3328, CPUs: 2},
+	"worker": {Name: "worker", Image: "worker", IP: workerIP, Memory: 1792, CPUs: 2},
+}
+
+var configs = map[string]string{"first": identity.MasterFile, "second": identity.MasterJoinFile, "worker": identity.WorkerFile}
+
+// boot powers a machine on; what is bad about it comes with how.
+func (s *site) boot(t *testing.T, name string, how func(*boottest.Node)) *boottest.Machine {
+	t.Helper()
+	n := machines[name]
+	n.Image, n.Config, n.Via = s.images[n.Image], s.config(t, configs[name]), "smbios"
+	if how != nil {
+		how(&n)
+	}
+	m, err := boottest.Start(context.WithoutCancel(t.Context()), n, filepath.Join(s.kit.Dir, "machines"), s.socket, true)
+	must(t, err)
+	t.Cleanup(func() { _ = m.Kill() })
+	return m
+}
+
+// told writes a line of the timeline.
+func (s *site) told(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Logf("%4.0f s  %s", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// says waits until a machine's status says that, and tells how long it took.
+func (s *site) says(t *testing.T, m *boottest.Machine, what, said string) {
+	t.Helper()
+	from := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	text, err := m.Until(ctx, time.Second, "grep -E '"+said+"' /run/imgbuild/status.json")
+	if err != nil {
+		t.Fatalf("%s: %s does not say %q: %v\n%s", what, m.Name, said, err, m.Tail(30))
+	}
+	s.told(t, "%s: %s says so after %.0f s: %s", what, m.Name, time.Since(from).Seconds(), strings.TrimSpace(text))
+}
+
+// ready waits until the machine's own node has been Ready since it was started.
+func (s *site) ready(t *testing.T, m *boottest.Machine, since time.Time) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	const committed = `grep -q '"phase": "committed"' /run/imgbuild/status.json && cat /proc/sys/kernel/hostname`
+	name, err := m.Until(ctx, 3*time.Second, committed)
+	if err != nil {
+		return fmt.Errorf("%s does not become a member: %w\n%s", m.Name, err, m.Tail(40))
+	}
+	return s.api.Until(ctx, func(ctx context.Context) error {
+		var node kit.Object
+		if err := s.api.Get(ctx, "/api/v1/nodes/"+name, &node); err != nil {
+			return err
+		}
+		if !node.Ready() || !node.Heard().After(since) {
+			return fmt.Errorf("%s is not Ready", name)
+		}
+		return nil
+	})
+}
+
+// whole is what no cut may break: nothing torn on the disk, the authority the same.
+func (s *site) whole(ctx context.Context, m *boottest.Machine) error {
+	script := "! find /etc/kubernetes /var/lib/imgbuild /var/lib/kubelet -maxdepth 3 -type f -size 0 ! -path '*/plugins/*' ! -name '*.lock' | grep . >&2 && test ! -e /run/imgbuild/kubeadm.yaml && cat /etc/kubernetes/pki/ca.crt"
+	if m.Name != "worker" {
+		script = "kubeadm certs check-expiration >/dev/null && " + script
+	}
+	ca, err := m.Sh(ctx, script)
+	if err == nil && strings.TrimSpace(ca) != strings.TrimSpace(s.id.CACert) {
+		err = errors.New("the authority on the disk is another one")
+	}
+	return err
+}
+
+// members wants these machines, and no others, to be etcd's healthy voters.
+func (s *site) members(ctx context.Context, addresses ...string) error {
+	var hosts []string
+	members, err := s.etcd.Members(ctx, firstIP)
+	for _, m := range members {
+		if m.Voter() && m.Name != "" {
+			hosts = append(hosts, m.Host())
+		}
+	}
+	slices.Sort(hosts)
+	if err == nil && (!slices.Equal(hosts, addresses) || len(members) != len(addresses)) {
+		err = fmt.Errorf("etcd's members are %+v, want %v", members, addresses)
+	}
+	for _, a := range addresses {
+		err = errors.Join(err, s.healthy(ctx, a))
+	}
+	return err
+}
+
+func (s *site) healthy(ctx context.Context, address string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+":2379/health", nil)
+	if err != nil {
+		return err
+	}
+	res, err := s.etcd.HTTP.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err == nil && !strings.Contains(string(text), `"health":"true"`) {
+		err = fmt.Errorf("etcd at %s: %s", address, text)
+	}
+	return err
+}
+
+// steps are where first boots are cut, and about how long each lasts, seconds.
+var steps = map[string]map[string]int{
+	"first":  {"container images": 20, "clean slate": 2, "keys and certificates": 1, "preflight": 10, "control plane": 120, "cluster": 30, "pod network": 8, "commit": 3},
+	"second": {"container images": 20, "waiting for the API": 2, "etcd members": 2, "keys and certificates": 1, "preflight": 10, "join": 120, "kubeconfig": 1, "commit": 3},
+	"worker": {"container images": 20, "waiting for the API": 2, "preflight": 6, "join": 30, "commit": 3},
+}
+
+// moment is when the power goes: that long after a step has begun.
+type moment struct {
+	step  string
+	after time.Duration
+}
+
+func (m moment) String() string { return fmt.Sprintf("%.1f s after %q began", m.after.Seconds(), m.step) }
+
+// anyMoment picks one at random, each second of the first boot as likely as another.
+func anyMoment(r *rand.Rand, name string) moment {
+	var seconds []moment
+	for _, step := range sorted(steps[name]) {
+		for i := range steps[name][step] {
+			seconds = append(seconds, moment{step, time.Duration(i) * time.Second})
+		}
+	}
+	m := seconds[r.Intn(len(seconds))]
+	m.after += time.Duration(r.Intn(1000)) * time.Millisecond
+	return m
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
