@@ -30,6 +30,7 @@ want nft nftables
 want openssl openssl
 want softhsm2-util softhsm2
 want pkcs11-tool opensc
+want e2fsck e2fsprogs
 want shellcheck shellcheck
 [ -z "$need" ] && exit 0
 echo "installing:$need" >&2

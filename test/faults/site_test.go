@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -38,6 +37,7 @@ const limit = 25 * time.Minute
 
 // site is one cluster's machines, their network, and what is wrong with it.
 type site struct {
+	t        *testing.T // that made it: machines live as long
 	kit      kit.Kit
 	images   map[string]string
 	folder   string // of the identity
@@ -49,13 +49,14 @@ type site struct {
 	balancer *balancer
 	clocks   *clocks
 	began    time.Time
+	settled  bool // the first master is a member, and stays
 }
 
 // newSite builds images and network; nothing runs yet.
 func newSite(t *testing.T) *site {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
-	s := &site{kit: kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}, images: map[string]string{}, folder: filepath.Join(dir, "cluster"), began: time.Now()}
+	s := &site{t: t, kit: kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}, images: map[string]string{}, folder: filepath.Join(dir, "cluster"), began: time.Now()}
 	must(t, s.kit.BuildTools(ctx, "../.."))
 	_, err := s.kit.Imgbuild(ctx, "cluster", "new", "faults", "--endpoint", endpoint, "--dir", s.folder, "--masters", firstIP+","+joinIP)
 	must(t, err)
@@ -115,9 +116,8 @@ func (s *site) boot(t *testing.T, name string, how func(*boottest.Node)) *bootte
 	if how != nil {
 		how(&n)
 	}
-	m, err := boottest.Start(context.WithoutCancel(t.Context()), n, filepath.Join(s.kit.Dir, "machines"), s.socket, true)
+	m, err := boottest.Start(s.t.Context(), n, filepath.Join(s.kit.Dir, "machines"), s.socket, true)
 	must(t, err)
-	t.Cleanup(func() { _ = m.Kill() })
 	return m
 }
 
@@ -209,34 +209,6 @@ func (s *site) healthy(ctx context.Context, address string) error {
 		err = fmt.Errorf("etcd at %s: %s", address, text)
 	}
 	return err
-}
-
-// steps are where first boots are cut, and about how long each lasts, seconds.
-var steps = map[string]map[string]int{
-	"first":  {"container images": 20, "clean slate": 2, "keys and certificates": 1, "preflight": 10, "control plane": 120, "cluster": 30, "pod network": 8, "commit": 3},
-	"second": {"container images": 20, "waiting for the API": 2, "etcd members": 2, "keys and certificates": 1, "preflight": 10, "join": 120, "kubeconfig": 1, "commit": 3},
-	"worker": {"container images": 20, "waiting for the API": 2, "preflight": 6, "join": 30, "commit": 3},
-}
-
-// moment is when the power goes: that long after a step has begun.
-type moment struct {
-	step  string
-	after time.Duration
-}
-
-func (m moment) String() string { return fmt.Sprintf("%.1f s after %q began", m.after.Seconds(), m.step) }
-
-// anyMoment picks one at random, each second of the first boot as likely as another.
-func anyMoment(r *rand.Rand, name string) moment {
-	var seconds []moment
-	for _, step := range sorted(steps[name]) {
-		for i := range steps[name][step] {
-			seconds = append(seconds, moment{step, time.Duration(i) * time.Second})
-		}
-	}
-	m := seconds[r.Intn(len(seconds))]
-	m.after += time.Duration(r.Intn(1000)) * time.Millisecond
-	return m
 }
 
 func must(t *testing.T, err error) {

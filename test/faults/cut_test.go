@@ -1,0 +1,87 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/builder/boottest"
+)
+
+// steps are where first boots are cut, and about how long each lasts, seconds.
+var steps = map[string]map[string]int{
+	"first":  {"container images": 20, "clean slate": 2, "keys and certificates": 1, "preflight": 10, "control plane": 120, "cluster": 30, "pod network": 8, "commit": 3},
+	"second": {"container images": 20, "waiting for the API": 2, "etcd members": 2, "keys and certificates": 1, "preflight": 10, "join": 120, "kubeconfig": 1, "commit": 3},
+	"worker": {"container images": 20, "waiting for the API": 2, "preflight": 6, "join": 30, "commit": 3},
+}
+
+// moment is when the power goes: that long after a step has begun.
+type moment struct {
+	step  string
+	after time.Duration
+}
+
+func (m moment) String() string {
+	return fmt.Sprintf("%.1f s after %q began", m.after.Seconds(), m.step)
+}
+
+// anyMoment picks one at random, each second of the first boot as likely as another.
+func anyMoment(r *rand.Rand, name string) moment {
+	var seconds []moment
+	for _, step := range slices.Sorted(maps.Keys(steps[name])) {
+		for i := range steps[name][step] {
+			seconds = append(seconds, moment{step, time.Duration(i) * time.Second})
+		}
+	}
+	m := seconds[r.Intn(len(seconds))]
+	m.after += time.Duration(r.Intn(1000)) * time.Millisecond
+	return m
+}
+
+// strike pulls the plug of a machine at a moment of its first boot, or at its end
+// where that comes first.
+func (s *site) strike(t *testing.T, m *boottest.Machine, at moment) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if _, err := m.WaitConsole(ctx, regexp.MustCompile("imgbuild: (master|worker): "+regexp.QuoteMeta(at.step)+`\r?\n`)); err != nil {
+		t.Fatalf("%s never comes to %q: %v\n%s", m.Name, at.step, err, m.Tail(40))
+	}
+	ended, stop := context.WithTimeout(ctx, at.after)
+	defer stop()
+	_, err := m.WaitConsole(ended, regexp.MustCompile("is a member of its cluster"))
+	must(t, m.Kill())
+	if err == nil {
+		at.step += ", and at the first boot's end"
+	}
+	s.told(t, "%s: the power is cut %s", m.Name, at)
+}
+
+// revive boots a machine whose power was cut, and wants it to become a Ready member
+// by itself, with nothing torn.
+func (s *site) revive(t *testing.T, name string, how func(*boottest.Node)) (*boottest.Machine, error) {
+	t.Helper()
+	from := time.Now()
+	m := s.boot(t, name, how)
+	if err := s.ready(t, m, from); err != nil {
+		return m, err
+	}
+	s.told(t, "%s: Ready %.0f s after the power is back", name, time.Since(from).Seconds())
+	return m, s.whole(t.Context(), m)
+}
+
+// dir is a machine's folder.
+func (s *site) dir(name string) string { return filepath.Join(s.kit.Dir, "machines", name) }
+
+// scrap removes a machine's disk: the next boot is a new machine's first.
+func (s *site) scrap(t *testing.T, name string) {
+	t.Helper()
+	must(t, os.RemoveAll(s.dir(name)))
+}
