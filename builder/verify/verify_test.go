@@ -156,6 +156,8 @@ func TestDamage(t *testing.T) {
 		"root hash renamed":          {write("r00thash", hash-9), "boot " + d.UKI},
 		"UKI's section renamed":      {write(".0srel", where(t, d.Path, ".osrel\x00")), "boot " + d.UKI},
 		"UKI's section twice":        {write(".linux\x00\x00", where(t, d.Path, ".uname\x00\x00")), "boot " + d.UKI},
+		"UKI's section nowhere":      {write("\x00\x00\x00\x00", where(t, d.Path, ".osrel\x00")+20), "section .osrel: its "},
+		"UKI's section far away":     {write("\xff\xff\xff\x7f", where(t, d.Path, ".osrel\x00")+20), "section .osrel: its "},
 		"primary header":             {bit(512 + 56), "primary partition table: the header's checksum is wrong"},
 		"primary entries":            {bit(1024 + 128 + 32), "primary partition table: the entries' checksum is wrong"},
 		"no primary":                 {write("EFI TRAP", 512), "primary partition table: no GPT header"},

@@ -59,13 +59,18 @@ func TestThreeMasters(t *testing.T) {
 		return err
 	})
 	s.boot("m1", identity.MasterFile, "smbios")
+	s.boot("m3", identity.MasterFile, "smbios") // another first one, by mistake
 	s.until("the API answers at the virtual address", func(ctx context.Context) error {
 		_, err := s.api.List(ctx, "/api/v1/nodes")
 		return err
 	})
+	second := s.stopped("m1", "m3")
 	s.boot("w1", identity.WorkerFile, "smbios")
-	s.until("m1 and m2 Ready", s.ready(2, 0))
-	s.boot("m3", identity.MasterJoinFile, "smbios")
+	s.until("two masters Ready", s.ready(2, 0))
+	join, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", identity.MasterJoinFile))
+	must(t, err)
+	must(t, s.machines[second].Give(t.Context(), join)) // what its console says to do
+	s.told("%s gets the node config of a master that joins", second)
 	s.until("m1, m2, m3 and w1 Ready", s.ready(3, 1))
 	s.until("three healthy etcd members", s.etcdHealthy("m1", "m2", "m3"))
 
@@ -137,6 +142,27 @@ func (s *site) boot(name, config, via string) {
 		filepath.Join(s.kit.Dir, "machines"), s.socket, true)
 	must(s.t, err)
 	s.told("%s is powered on", name)
+}
+
+// stopped wants one of two first masters to stop and say why, and the other not to.
+func (s *site) stopped(names ...string) (out string) {
+	s.t.Helper()
+	s.until("one of two first masters stops", func(ctx context.Context) error {
+		for _, name := range names {
+			if cause, err := s.machines[name].Sh(ctx, `grep -E '"cause": .*(another first master has made this cluster|is initialised already)' /run/imgbuild/status.json`); err == nil {
+				s.told("%s: %s", name, strings.TrimSpace(cause))
+				out = name
+				return nil
+			}
+		}
+		return errors.New("none has stopped")
+	})
+	for _, name := range names {
+		if _, err := s.machines[name].Sh(s.t.Context(), `grep -q '"stopped": "' /var/lib/imgbuild/firstboot/journal.json`); (err == nil) != (name == out) {
+			s.t.Errorf("%s: %v; the one that stopped is %s", name, err, out)
+		}
+	}
+	return out
 }
 
 func (s *site) told(format string, args ...any) {
