@@ -31,6 +31,7 @@ type node struct {
 	cutAt    int
 	fail     map[string]int // program and first words → how often it fails
 	cancel   context.CancelFunc
+	pods     string   // that run, as crictl lists them
 	own      string   // the machine's address
 	api      *fakeAPI // of a master: what its control plane answers
 	endpoint string
@@ -97,6 +98,9 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 		n.cancel() // the power goes: nothing after this is written
 		return "", context.Canceled
 	}
+	if strings.Contains(call, " --skip-phases preflight") {
+		n.pods = "0123456789ab\n" // whether it gets through or not
+	}
 	for prefix := range n.fail {
 		if strings.HasPrefix(call, prefix) && n.fail[prefix] > 0 {
 			n.fail[prefix]--
@@ -113,7 +117,13 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 		if before != Dirty {
 			n.t.Errorf("kubeadm reset in phase %s", before)
 		}
-		n.unplug()
+		n.unplug() // and its pods live on, as on a slow machine
+	case strings.HasSuffix(call, "rmp --all --force"):
+		n.pods = ""
+	case strings.HasSuffix(call, "pods --quiet"):
+		return n.pods, nil
+	case strings.HasSuffix(call, " phase preflight --config "+RunDir+"/kubeadm.yaml") && n.pods != "":
+		return "[ERROR Port-10259]: Port 10259 is in use", errors.New("exit status 1")
 	case strings.HasPrefix(call, "kubeadm init --skip-phases preflight,upload"), strings.HasPrefix(call, "kubeadm join --skip-phases"):
 		if before != Dirty {
 			n.t.Errorf("%s in phase %s, want it recorded as dirty first", call, before)
@@ -170,6 +180,7 @@ func (n *node) boot() (string, error) {
 	defer cancel()
 	n.cancel = cancel
 	n.unplug()
+	n.pods = ""
 	_ = os.RemoveAll(filepath.Join(n.root, RunDir)) // /run is memory
 	var console bytes.Buffer
 	err := n.agent(&console).Run(ctx)
@@ -262,6 +273,20 @@ func TestFailuresAreBoundedAndTold(t *testing.T) {
 				t.Errorf("%s/%s holds the token", dir, e.Name())
 			}
 		}
+	}
+}
+
+// On a slow machine kubeadm's reset leaves pods behind: ports in use for every later try.
+func TestPodsOfABrokenTryAreStopped(t *testing.T) {
+	data, _ := sample(t, config.Master)
+	n := newNode(t, config.Master, data)
+	n.fail["kubeadm init --skip-phases preflight,upload"] = 1
+	n.fail["crictl --timeout 2m rmp"] = 1
+	if text, err := n.boot(); err != nil || n.phase() != Committed {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if got := strings.Count(strings.Join(n.calls, "\n"), "rmp --all --force"); got != 2 {
+		t.Errorf("the pods were stopped %d times, want 2", got)
 	}
 }
 

@@ -237,6 +237,9 @@ func (a *Agent) wipe(ctx context.Context) error {
 	if out, err := a.Runner.Run(ctx, "kubeadm", "reset", "--force", "--skip-phases", "remove-etcd-member", "--cri-socket", criSocket); err != nil {
 		return fmt.Errorf("kubeadm reset: %w: %s", err, lastLine(out))
 	}
+	if err := a.stopPods(ctx); err != nil {
+		return err
+	}
 	// kubeadm leaves some of these behind where its own files were torn.
 	for _, dir := range []string{"/etc/kubernetes", "/etc/cni/net.d", "/var/lib/etcd", "/var/lib/kubelet"} {
 		if err := empty(a.path(dir)); err != nil {
@@ -247,6 +250,23 @@ func (a *Agent) wipe(ctx context.Context) error {
 		return err
 	}
 	return a.record(Fresh)
+}
+
+// stopPods ends the pods of a broken try. kubeadm's own reset gives the runtime two
+// seconds for each, and goes on where they are too few; a control plane that lives
+// on would be in the way of every later try.
+func (a *Agent) stopPods(ctx context.Context) error {
+	if out, err := a.Runner.Run(ctx, "crictl", "--timeout", "2m", "rmp", "--all", "--force"); err != nil {
+		return fmt.Errorf("stopping the pods of the broken try: %w: %s", err, lastLine(out))
+	}
+	out, err := a.Runner.Run(ctx, "crictl", "--timeout", "2m", "pods", "--quiet")
+	if err == nil && strings.TrimSpace(out) != "" {
+		err = errors.New("they are still there")
+	}
+	if err != nil {
+		return fmt.Errorf("stopping the pods of the broken try: %w: %s", err, lastLine(out))
+	}
+	return nil
 }
 
 // empty removes what is in a folder, which may be a mount point itself.
