@@ -65,8 +65,8 @@ func TestThreeMasters(t *testing.T) {
 		return err
 	})
 	second := s.stopped("m1", "m3")
-	s.boot("w1", identity.WorkerFile, "smbios")
 	s.until("two masters Ready", s.ready(2, 0))
+	s.boot("w1", identity.WorkerFile, "smbios")
 	join, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", identity.MasterJoinFile))
 	must(t, err)
 	must(t, s.machines[second].Give(t.Context(), join)) // what its console says to do
