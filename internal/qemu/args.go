@@ -33,7 +33,8 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 		"-drive", "if=pflash,format=raw,readonly=on,file="+esc(f.code),
 		"-drive", "if=pflash,format=raw,file="+in(varsFile))
 	if o.Disk != "" {
-		args = append(args, "-drive", disk(o), "-device", "virtio-blk-pci,drive=disk")
+		drive, device := disk(o)
+		args = append(args, "-drive", drive, "-device", device)
 	}
 	if !o.Clock.IsZero() {
 		args = append(args, "-rtc", "base="+o.Clock.UTC().Format("2006-01-02T15:04:05"))
@@ -53,11 +54,13 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 	return append(args, creds...), err
 }
 
-// disk is the -drive of the overlay. What the guest flushes is not flushed on the
-// host: a machine that is killed loses what its guest had not written, no more.
-func disk(o Options) string {
+// disk is the -drive of the overlay, and its -device. What the guest flushes is not flushed on the
+// host: a machine that is killed loses what its guest had not written, no more. A disk
+// that is slow or recorded cannot write zeros or discard by itself: gigabytes of
+// them would count as data.
+func disk(o Options) (drive, device string) {
 	file := esc(filepath.Join(o.Dir, overlayFile))
-	drive := "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=" + file
+	drive, device = "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file="+file, "virtio-blk-pci,drive=disk"
 	if o.WriteLog != "" {
 		drive = "if=none,id=disk,driver=blklogwrites,log-sector-size=512,file.driver=qcow2,file.cache.no-flush=on,file.file.driver=file,file.file.filename=" + file +
 			",log.driver=file,log.filename=" + esc(o.WriteLog)
@@ -65,7 +68,10 @@ func disk(o Options) string {
 	if o.Rate > 0 {
 		drive += ",throttling.bps-total=" + strconv.FormatInt(o.Rate, 10)
 	}
-	return drive
+	if o.Rate > 0 || o.WriteLog != "" {
+		device += ",discard=off,write-zeroes=off"
+	}
+	return drive, device
 }
 
 // credentialFile is where a credential waits for QEMU to read it.

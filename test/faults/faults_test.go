@@ -35,98 +35,97 @@ func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots three machines: left out by -short")
 	}
-	s, r := newSite(t), chance(t)
-	d := &day{site: s, up: make(chan struct{}), first: anyMoment(r, "first"), second: anyMoment(r, "second"), worker: anyMoment(r, "worker"), chance: r}
-	d.worker.step = "join" // what comes before is late already, by all the other faults
-	t.Run("on", func(t *testing.T) {
-		t.Run("first master", d.firstMaster)
-		t.Run("worker", d.badWorker)
-		t.Run("joining master", d.joiningMaster)
-	})
-	if t.Failed() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	must(t, s.api.Until(ctx, func(ctx context.Context) error { return s.members(ctx, firstIP, joinIP) }))
-	nodes, err := s.api.List(ctx, "/api/v1/nodes")
-	if err != nil || len(nodes) != 3 {
-		t.Errorf("%d nodes, %v", len(nodes), err)
-	}
-	must(t, s.api.Until(ctx, s.api.PodsReady))
-	s.told(t, "three nodes, two members of etcd, every pod Ready")
+	d := &day{newSite(t), chance(t)}
+	first, worker, writes := d.wrongClocks(t)
+	d.clocks.on.Store(true)
+	d.strike(t, first, anyMoment(d.chance, "first"))
+	from := time.Now()
+	first = d.boot(t, "first", nil) // by itself, while the worker has its own troubles
+	d.noSpace(t, worker)
+	d.badEndpoints(t, worker)
+	must(t, d.ready(t, first, from))
+	must(t, d.whole(t.Context(), first))
+	d.told(t, "first: Ready %.0f s after the power is back", time.Since(from).Seconds())
+
+	second := d.boot(t, "second", func(n *boottest.Node) { n.Clock = time.Now().Add(-time.Hour) })
+	d.badTokens(t, worker)
+	at := anyMoment(d.chance, "worker")
+	at.step = "join" // what comes before is over, by all the other faults
+	d.strike(t, worker, at)
+	image, _ := d.relive(t, "worker", writes, 5, d.chance)
+	_, err := d.revive(t, "worker", func(n *boottest.Node) { n.Image, n.Clock = image, time.Now().Add(-time.Hour) })
+	must(t, err)
+
+	d.strike(t, second, anyMoment(d.chance, "second"))
+	_, err = d.revive(t, "second", nil)
+	must(t, err)
+	d.allWell(t)
 }
 
-// day is what the machines of TestFaults share.
+// day is the site of TestFaults.
 type day struct {
 	*site
-	up                    chan struct{} // closed when the first master is a member, or never will be
-	alive                 bool          // it is one
-	first, second, worker moment        // of their power cuts
-	chance                *rand.Rand
+	chance *rand.Rand
 }
 
 // tenYears is more than an authority lives.
 const tenYears = 10*365*24*time.Hour + 96*time.Hour
 
-// firstMaster begins with a clock ten years ahead; then its power is cut.
-func (d *day) firstMaster(t *testing.T) {
-	t.Parallel()
-	defer close(d.up)
-	m := d.boot(t, "first", func(n *boottest.Node) { n.Clock = time.Now().Add(tenYears) })
-	d.says(t, m, "clock ten years ahead", "the cluster's CA ended at")
-	d.clocks.on.Store(true)
-	d.strike(t, m, d.first)
-	_, err := d.revive(t, "first", nil)
-	must(t, err)
-	d.alive = true
-}
-
-// wait waits for the first master.
-func (d *day) wait(t *testing.T) {
+// wrongClocks boots a first master ten years ahead, and a worker of 1970 whose
+// network is unplugged and whose disk is slow.
+func (d *day) wrongClocks(t *testing.T) (first, worker *boottest.Machine, writes string) {
 	t.Helper()
-	if <-d.up; !d.alive {
-		t.Fatal("there is no first master")
-	}
+	writes = filepath.Join(d.kit.Dir, "worker.writes")
+	first = d.boot(t, "first", func(n *boottest.Node) { n.Clock = time.Now().Add(tenYears) })
+	worker = d.boot(t, "worker", func(n *boottest.Node) { n.Clock, n.Rate, n.WriteLog = time.Unix(0, 0), 20<<20, writes })
+	must(t, worker.Link(t.Context(), false))
+	d.says(t, first, "clock ten years ahead", "the clock says .* the cluster's CA ended at")
+	d.says(t, worker, "clock of 1970, no network", "the clock says .* the cluster's CA begins at")
+	return first, worker, writes
 }
 
-// badWorker meets all that a worker can meet before it joins, each mended in turn
-// while it runs, and then its power is cut.
-func (d *day) badWorker(t *testing.T) {
-	t.Parallel()
-	record := filepath.Join(d.kit.Dir, "worker.writes")
-	m := d.boot(t, "worker", func(n *boottest.Node) {
-		n.Clock, n.Rate, n.WriteLog = time.Unix(0, 0), 20<<20, record
-	})
-	must(t, m.Link(t.Context(), false))
-	d.says(t, m, "clock of 1970, no network", "the clock says .* the cluster's CA begins at")
+// noSpace fills the worker's /var, plugs the network in, and makes space again.
+func (d *day) noSpace(t *testing.T, m *boottest.Machine) {
+	t.Helper()
 	d.sh(t, m, `fallocate -l $(($(stat -fc '%f*%S' /var) - (8 << 20))) /var/filler`)
 	d.balancer.treat(workerIP, dead)
 	must(t, m.Link(t.Context(), true))
 	d.says(t, m, "/var is full", `"cause": .*no space left on device`)
 	d.sh(t, m, "rm /var/filler")
+}
+
+// badEndpoints has the worker find the endpoint dead, busy, and somebody else's.
+func (d *day) badEndpoints(t *testing.T, m *boottest.Machine) {
+	t.Helper()
 	d.says(t, m, "endpoint dead", "does not answer")
 	d.balancer.treat(workerIP, busy)
 	d.says(t, m, "endpoint answers 503", "answers 503")
 	d.balancer.treat(workerIP, stranger)
 	d.says(t, m, "endpoint has another CA", "a certificate that this cluster's CA did not sign")
-	d.wait(t)
-	d.tokens(t, m)
 	d.balancer.mu.Lock()
-	told := d.balancer.told
-	d.balancer.mu.Unlock()
-	if told > 0 {
-		t.Errorf("the worker told the stranger %d bytes", told)
+	defer d.balancer.mu.Unlock()
+	if d.balancer.told > 0 {
+		t.Errorf("the worker told the stranger %d bytes", d.balancer.told)
 	}
-	d.strike(t, m, d.worker)
-	image, _ := d.relive(t, "worker", record, 5, d.chance)
-	_, err := d.revive(t, "worker", func(n *boottest.Node) { n.Image, n.Clock = image, time.Now().Add(-time.Hour) })
-	must(t, err)
 }
 
-// tokens gives the worker, which waits, one bad node config after the other, and in
+// allWell wants three nodes, two members of etcd and no ghost, and every pod Ready.
+func (d *day) allWell(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	must(t, d.api.Until(ctx, func(ctx context.Context) error { return d.members(ctx, firstIP, joinIP) }))
+	nodes, err := d.api.List(ctx, "/api/v1/nodes")
+	if err != nil || len(nodes) != 3 {
+		t.Errorf("%d nodes, %v", len(nodes), err)
+	}
+	must(t, d.api.Until(ctx, d.api.PodsReady))
+	d.told(t, "three nodes, two members of etcd, every pod Ready")
+}
+
+// badTokens gives the worker, which waits, one bad node config after the other, and in
 // the end a good one.
-func (d *day) tokens(t *testing.T, m *boottest.Machine) {
+func (d *day) badTokens(t *testing.T, m *boottest.Machine) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -160,16 +159,6 @@ func (d *day) unsigned(ctx context.Context) error {
 		return errors.Join(err, errors.New("cluster-info is still signed by the token that is over"))
 	}
 	return nil
-}
-
-// joiningMaster has a clock that is an hour behind; then its power is cut.
-func (d *day) joiningMaster(t *testing.T) {
-	t.Parallel()
-	d.wait(t)
-	m := d.boot(t, "second", func(n *boottest.Node) { n.Clock = time.Now().Add(-time.Hour) })
-	d.strike(t, m, d.second)
-	_, err := d.revive(t, "second", nil)
-	must(t, err)
 }
 
 func (s *site) sh(t *testing.T, m *boottest.Machine, script string) string {
