@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -133,11 +134,19 @@ func (s *site) says(t *testing.T, m *boottest.Machine, what, said string) {
 	from := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	text, err := m.Until(ctx, time.Second, "grep -E '"+said+"' /run/imgbuild/status.json")
-	if err != nil {
-		t.Fatalf("%s: %s does not say %q: %v\n%s", what, m.Name, said, err, m.Tail(30))
+	want := regexp.MustCompile(`(?m)^ *"(?:waiting|cause)": "(.*` + said + `.*)",$`)
+	for {
+		text, err := m.Sh(ctx, "cat /run/imgbuild/status.json")
+		if found := want.FindStringSubmatch(text); found != nil {
+			s.told(t, "%s: %s says so after %.0f s: %s", what, m.Name, time.Since(from).Seconds(), found[1])
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: %s does not say %q: %s %v\n%s", what, m.Name, said, text, err, m.Tail(30))
+		case <-time.After(time.Second):
+		}
 	}
-	s.told(t, "%s: %s says so after %.0f s: %s", what, m.Name, time.Since(from).Seconds(), strings.TrimSpace(text))
 }
 
 // ready waits until the machine's own node has been Ready since it was started.

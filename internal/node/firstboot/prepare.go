@@ -160,13 +160,14 @@ func (a *Agent) waitForTime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	from := repro.Now().UTC().Format(time.RFC3339) // what is said stays the same while it waits
 	return a.waitFor(ctx, func(context.Context) error {
 		now := repro.Now()
 		switch {
 		case now.Before(ca.NotBefore):
-			return &fault{"check the machine's clock and its time servers", fmt.Errorf("the clock says %s, the cluster's CA begins at %s", now.UTC().Format(time.RFC3339), ca.NotBefore.Format(time.RFC3339))}
+			return &fault{"check the machine's clock and its time servers", fmt.Errorf("the clock said %s, the cluster's CA begins at %s", from, ca.NotBefore.Format(time.RFC3339))}
 		case now.After(ca.NotAfter):
-			return &fault{"check the machine's clock, or make a new identity", fmt.Errorf("the clock says %s, the cluster's CA ended at %s", now.UTC().Format(time.RFC3339), ca.NotAfter.Format(time.RFC3339))}
+			return &fault{"check the machine's clock, or make a new identity", fmt.Errorf("the clock said %s, the cluster's CA ended at %s", from, ca.NotAfter.Format(time.RFC3339))}
 		}
 		return nil
 	})
