@@ -69,7 +69,7 @@ func disk(o Options) (drive, device string) {
 		drive += ",throttling.bps-total=" + strconv.FormatInt(o.Rate, 10)
 	}
 	if o.Rate > 0 || o.WriteLog != "" {
-		device += ",discard=off,write-zeroes=off"
+		device += ",discard=off,write-zeroes=off,request-merging=off" // merged ones have more segments than the recorder can write at once
 	}
 	return drive, device
 }
