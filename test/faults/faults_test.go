@@ -87,11 +87,11 @@ func (d *day) wrongClocks(t *testing.T) (first, worker *boottest.Machine, writes
 // noSpace fills the worker's /var, plugs the network in, and makes space again.
 func (d *day) noSpace(t *testing.T, m *boottest.Machine) {
 	t.Helper()
-	d.sh(t, m, `fallocate -l $(($(stat -fc '%f*%S' /var) - (8 << 20))) /var/filler`)
+	d.sh(t, m, "mkdir /var/filler; i=0; while fallocate -l 64M /var/filler/$i 2>/dev/null; do i=$((i + 1)); done; rm /var/filler/$i && test $i -gt 10")
 	d.balancer.treat(workerIP, dead)
 	must(t, m.Link(t.Context(), true))
 	d.says(t, m, "/var is full", "no space left on device")
-	d.sh(t, m, "rm /var/filler")
+	d.sh(t, m, "rm -r /var/filler")
 }
 
 // badEndpoints has the worker find the endpoint dead, busy, and somebody else's.
