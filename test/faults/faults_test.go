@@ -18,7 +18,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/boottest"
 )
 
-var seed = flag.Int64("seed", 0, "of what is left to chance (default: another one each time)")
+var seed = flag.Int64("seed", 1, "of what is left to chance (0: another one each time)")
 
 func chance(t *testing.T) *rand.Rand {
 	t.Helper()
@@ -37,11 +37,11 @@ func TestFaults(t *testing.T) {
 	}
 	d := &day{newSite(t), chance(t)}
 	first, worker, writes := d.wrongClocks(t)
-	d.clocks.on.Store(true)
 	d.strike(t, first, anyMoment(d.chance, "first"))
 	from := time.Now()
 	first = d.boot(t, "first", nil) // by itself, while the worker has its own troubles
-	d.noSpace(t, worker)
+	d.says(t, worker, "/var is full", "no space left on device")
+	d.sh(t, worker, "rm -r /var/filler")
 	d.badEndpoints(t, worker)
 	must(t, d.ready(t, first, from))
 	must(t, d.whole(t.Context(), first))
@@ -72,7 +72,7 @@ type day struct {
 const tenYears = 10*365*24*time.Hour + 96*time.Hour
 
 // wrongClocks boots a first master ten years ahead, and a worker of 1970 whose
-// network is unplugged and whose disk is slow.
+// network is unplugged, disk slow and /var full. In the end both can have the time.
 func (d *day) wrongClocks(t *testing.T) (first, worker *boottest.Machine, writes string) {
 	t.Helper()
 	writes = filepath.Join(d.kit.Dir, "worker.writes")
@@ -80,18 +80,19 @@ func (d *day) wrongClocks(t *testing.T) (first, worker *boottest.Machine, writes
 	worker = d.boot(t, "worker", func(n *boottest.Node) { n.Clock, n.Rate, n.WriteLog = time.Unix(0, 0), 20<<20, writes })
 	must(t, worker.Link(t.Context(), false))
 	d.says(t, first, "clock ten years ahead", "the clock said .* the cluster's CA ended at")
-	d.says(t, worker, "clock of 1970, no network", "the clock said .* the cluster's CA begins at")
+	d.says(t, worker, "no network", "this machine has no address yet")
+	d.balancer.treat(workerIP, dead)
+	d.fill(t, worker)
+	must(t, worker.Link(t.Context(), true))
+	d.says(t, worker, "clock of 1970", "the clock said .* the cluster's CA begins at")
+	d.clocks.on.Store(true)
 	return first, worker, writes
 }
 
-// noSpace fills the worker's /var, plugs the network in, and makes space again.
-func (d *day) noSpace(t *testing.T, m *boottest.Machine) {
+// fill leaves no space on /var.
+func (d *day) fill(t *testing.T, m *boottest.Machine) {
 	t.Helper()
 	d.sh(t, m, "mkdir /var/filler; i=0; while fallocate -l 64M /var/filler/$i 2>/dev/null; do i=$((i + 1)); done; rm /var/filler/$i && test $i -gt 10")
-	d.balancer.treat(workerIP, dead)
-	must(t, m.Link(t.Context(), true))
-	d.says(t, m, "/var is full", "no space left on device")
-	d.sh(t, m, "rm -r /var/filler")
 }
 
 // badEndpoints has the worker find the endpoint dead, busy, and somebody else's.

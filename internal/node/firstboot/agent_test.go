@@ -376,9 +376,13 @@ func TestWorkerNamesWhatIsMissing(t *testing.T) {
 	}{
 		"unknown token":  {pointAt(t, data, api(t, false)), "does not know the token"},
 		"other CA":       {[]byte(strings.ReplaceAll(string(data), "10.0.0.10:6443", good.Listener.Addr().String())), "this cluster's CA did not sign"},
+		"no network":     {data, "no address yet"},
 		"nobody listens": {[]byte(strings.ReplaceAll(string(data), "10.0.0.10:6443", "127.0.0.1:1")), "does not answer"},
 	} {
 		n := newNode(t, config.Worker, c.data)
+		if name == "no network" {
+			n.own = "fe80::1"
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 		var console bytes.Buffer
 		a := n.agent(&console)

@@ -41,11 +41,11 @@ func machineLinks() ([]link, error) {
 	return out, nil
 }
 
-// findAddress settles which of the masters' addresses is this machine's own, where
-// the node config lists them: kubelet, API and etcd are told that one, so that none
-// of them ever takes the virtual address for it.
+// findAddress waits until this machine has an address, and settles which of the
+// masters' addresses is its own, where the node config lists them: kubelet, API and
+// etcd are told that one, so that none of them ever takes the virtual address for it.
 func (a *Agent) findAddress(ctx context.Context) error {
-	if len(a.config.Masters) == 0 || a.config.NodeIP != "" {
+	if a.config.NodeIP != "" {
 		return nil
 	}
 	return a.waitFor(ctx, func(context.Context) error {
@@ -59,7 +59,15 @@ func (a *Agent) findAddress(ctx context.Context) error {
 				a.config.NodeIP = l.address
 				return nil
 			}
-			have = append(have, l.address)
+			if net.ParseIP(l.address).IsGlobalUnicast() {
+				have = append(have, l.address)
+			}
+		}
+		switch {
+		case len(have) == 0:
+			return &fault{"look at the network: is it plugged in, does DHCP answer?", errors.New("this machine has no address yet")}
+		case len(a.config.Masters) == 0:
+			return nil
 		}
 		return &fault{"look at the network, or put this machine's address into masters of every master's node config",
 			fmt.Errorf("this machine has none of the masters' addresses (%s): it has %s", strings.Join(a.config.Masters, ", "), strings.Join(have, ", "))}
