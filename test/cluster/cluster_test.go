@@ -135,7 +135,6 @@ func TestCluster(t *testing.T) {
 	t.Run("hardening", s.hardening)
 	t.Run("status", s.status)
 	t.Run("cold boot", s.coldBoot)
-	t.Run("a copied disk is no twin", s.twin)
 	t.Run("kubeadm reset keeps the rules", s.reset)
 }
 

@@ -2,13 +2,10 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"net"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/imgbuild/imgbuild/internal/kubeapi"
 	"github.com/imgbuild/imgbuild/internal/node/config"
@@ -39,37 +36,4 @@ func (s *suite) roster(t *testing.T) *roster.Roster {
 	r, err := roster.Read(t.Context(), api)
 	must(t, err)
 	return r
-}
-
-// twin starts a copy of the worker's disk as another machine: it says whose disk
-// that is and starts no kubelet, so the node stays away until the worker itself
-// is back.
-func (s *suite) twin(t *testing.T) {
-	ctx := limited(t, limit)
-	name := sh(t, s.c.Worker, "hostname")
-	must(t, s.c.Worker.PowerOff(limited(t, 10*time.Minute)))
-	m, err := s.c.Twin(ctx)
-	must(t, err)
-	text, err := m.Until(ctx, 3*time.Second, "cat /run/imgbuild/status.json")
-	must(t, err)
-	var said firstboot.Status
-	must(t, json.Unmarshal([]byte(text), &said))
-	if said.Step != "machine" || said.Phase != firstboot.Committed || !strings.Contains(said.Cause, "belongs to another machine: it is "+name) {
-		t.Errorf("the copy says %s", text)
-	}
-	away := func(ctx context.Context) error {
-		for _, n := range s.roster(t).Nodes {
-			if n.Name == name && n.Ready {
-				return errors.New(name + " is still Ready")
-			}
-		}
-		return nil
-	}
-	if err := s.c.API.Until(limited(t, 8*time.Minute), away); err != nil {
-		t.Error(err)
-	}
-	sh(t, m, "! systemctl is-active kubelet && test ! -e /run/imgbuild/kubelet-may-start && ! imgbuild-firstboot status")
-	must(t, m.Kill())
-	must(t, s.c.StartWorker(context.WithoutCancel(ctx))) // it outlives this test
-	must(t, s.c.API.Until(ctx, s.c.NodesReady(2)))
 }
