@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -84,7 +85,8 @@ func newSite(t *testing.T) *site {
 	s.clocks, host, err = newClocks(s.socket)
 	must(t, err)
 	t.Cleanup(func() { _ = host.Close() })
-	s.api, err = s.kit.NewAPI(ctx, s.net, 20*time.Second)
+	toFirst := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.net.Dial(ctx, firstIP+":6443") } // the gateway does not reach its own balancer
+	s.api, err = s.kit.NewAPI(ctx, toFirst, 20*time.Second)
 	must(t, err)
 	conf, err := identity.ClientTLS(s.id.PKI.EtcdCACert, s.id.PKI.EtcdCAKey, "test", "")
 	must(t, err)

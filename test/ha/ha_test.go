@@ -118,7 +118,7 @@ func newSite(t *testing.T) *site {
 	s.socket = filepath.Join(scratch, "net.sock")
 	s.net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, s.socket)
 	must(t, err)
-	s.api, err = s.kit.NewAPI(ctx, s.net, 20*time.Second)
+	s.api, err = s.kit.NewAPI(ctx, kit.Dialer(s.net), 20*time.Second)
 	must(t, err)
 	s.etcd = etcd.Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: kit.Dialer(s.net), TLSClientConfig: conf, DisableKeepAlives: true}}}
 	s.began = time.Now()

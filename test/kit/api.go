@@ -45,9 +45,12 @@ type kubeconfig struct {
 	}
 }
 
-// NewAPI mints a kubeconfig and returns a client that dials through a network; an
-// answer may take that long.
-func (k Kit) NewAPI(ctx context.Context, n *vnet.Net, timeout time.Duration) (*API, error) {
+// Dial is how a client connects; Dialer is that of a network.
+type Dial = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// NewAPI mints a kubeconfig and returns a client that dials so; an answer may take
+// that long.
+func (k Kit) NewAPI(ctx context.Context, dial Dial, timeout time.Duration) (*API, error) {
 	text, err := k.Imgbuild(ctx, "cluster", "kubeconfig", filepath.Join(k.Dir, "cluster"))
 	if err != nil {
 		return nil, err
@@ -65,12 +68,12 @@ func (k Kit) NewAPI(ctx context.Context, n *vnet.Net, timeout time.Duration) (*A
 		return nil, errors.New("the minted kubeconfig holds no CA")
 	}
 	return &API{kc.Clusters[0].Cluster.Server, &http.Client{Timeout: timeout, Transport: &http.Transport{
-		DialContext:     Dialer(n),
+		DialContext:     dial,
 		TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}}}}, nil
 }
 
 // Dialer connects through a network, as net/http wants it.
-func Dialer(n *vnet.Net) func(ctx context.Context, network, address string) (net.Conn, error) {
+func Dialer(n *vnet.Net) Dial {
 	return func(ctx context.Context, _, address string) (net.Conn, error) { return n.Dial(ctx, address) }
 }
 

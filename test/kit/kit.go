@@ -105,7 +105,7 @@ func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, e
 	if c.Net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, c.socket); err != nil {
 		return nil, err
 	}
-	if c.API, err = k.NewAPI(ctx, c.Net, time.Minute); err != nil {
+	if c.API, err = k.NewAPI(ctx, Dialer(c.Net), time.Minute); err != nil {
 		return nil, err
 	}
 	c.Stranger, err = vnet.NewScanner(c.socket, strangerIP)
