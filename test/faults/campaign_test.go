@@ -224,13 +224,19 @@ func report(all []try) []byte {
 			}
 			seen[y.Date+", commit "+y.Commit+", "+y.Machine] = true
 		}
+		if tried == 0 {
+			fmt.Fprintf(&b, "| %s | not yet | | | | | %s |\n", k.name, k.judge)
+			continue
+		}
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d s | %s |\n", k.name, tried, held, replayed, points, longest, k.judge)
 	}
 	b.WriteString("\nHalf of the cuts come at a random second, half as a step of the first boot begins. A cut is `kill -9` of QEMU: what\n" +
 		"the guest had not written is lost. A disk made of recorded writes has everything up to a flush, and of what came\nafter it some writes and not others. " +
 		"A disk that is looked at is judged by e2fsck and by the agent's record.\n\n")
 	b.WriteString(others)
-	b.WriteString("\nRun on:\n\n")
+	if len(seen) > 0 {
+		b.WriteString("\nRun on:\n\n")
+	}
 	for _, line := range slices.Sorted(maps.Keys(seen)) {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
@@ -240,7 +246,7 @@ func report(all []try) []byte {
 // others are the faults of TestFaults, which are no cuts.
 const others = `| what is wrong | and then | what comes of it |
 |---|---|---|
-| no network at first boot | the cable is plugged in | Ready, without a reboot |
+| no network at first boot | the cable is plugged in | it says so; Ready, without a reboot |
 | the clock says 1970, or ten years from now | a time server answers | it waits, says so; Ready |
 | the clock is an hour behind | the same | Ready |
 | /var is full | space is made | the cause is named; Ready |
