@@ -206,8 +206,8 @@ func computer() string {
 // report is the page: what was tried and what held.
 func report(all []try) []byte {
 	var b strings.Builder
-	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each round has a line. One of each, and every other fault\n" +
-		"of the second table, runs in `make test`.\n\n| the power is cut during | tried | held | of these, disks made of recorded writes | disks looked at besides | longest way back to Ready | who says so |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each round has a line. One cut in init, one in a\n" +
+		"worker's join, and every fault of the second table run in `make test`.\n\n| the power is cut during | tried | held | of these, disks made of recorded writes | disks looked at besides | longest way back to Ready | who says so |\n|---|---|---|---|---|---|---|\n")
 	seen := map[string]bool{}
 	for _, k := range kinds {
 		var tried, held, replayed, points, longest int
