@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -200,24 +199,7 @@ func (s *site) members(ctx context.Context, addresses ...string) error {
 		err = fmt.Errorf("etcd's members are %+v, want %v", members, addresses)
 	}
 	for _, a := range addresses {
-		err = errors.Join(err, s.healthy(ctx, a))
-	}
-	return err
-}
-
-func (s *site) healthy(ctx context.Context, address string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+":2379/health", nil)
-	if err != nil {
-		return err
-	}
-	res, err := s.etcd.HTTP.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err == nil && !strings.Contains(string(text), `"health":"true"`) {
-		err = fmt.Errorf("etcd at %s: %s", address, text)
+		err = errors.Join(err, kit.EtcdHealthy(ctx, s.etcd.HTTP, a))
 	}
 	return err
 }

@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -227,29 +225,12 @@ func (s *site) etcdHealthy(machines ...string) func(context.Context) error {
 			if slices.Sort(want); !slices.Equal(hosts, want) || len(members) != len(want) {
 				return fmt.Errorf("%s says the members are %v, want %v", name, hosts, want)
 			}
-			if err := s.memberHealthy(ctx, addresses[name]); err != nil {
+			if err := kit.EtcdHealthy(ctx, s.etcd.HTTP, addresses[name]); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-}
-
-func (s *site) memberHealthy(ctx context.Context, address string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+net.JoinHostPort(address, "2379")+"/health", nil)
-	if err != nil {
-		return err
-	}
-	res, err := s.etcd.HTTP.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err == nil && !strings.Contains(string(text), `"health":"true"`) {
-		err = fmt.Errorf("etcd at %s: %s", address, text)
-	}
-	return err
 }
 
 // holders are the living masters that have the virtual address.
