@@ -121,7 +121,7 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 	case strings.HasSuffix(call, "rmp --all --force"):
 		n.pods = ""
 	case strings.HasSuffix(call, "pods --quiet"):
-		return n.pods, nil
+		return "level=warning msg=\"a word on stderr\"\n" + n.pods, nil
 	case strings.HasSuffix(call, " phase preflight --config "+RunDir+"/kubeadm.yaml") && n.pods != "":
 		return "[ERROR Port-10259]: Port 10259 is in use", errors.New("exit status 1")
 	case strings.HasPrefix(call, "kubeadm init --skip-phases preflight,upload"), strings.HasPrefix(call, "kubeadm join --skip-phases"):

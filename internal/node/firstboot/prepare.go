@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -253,6 +254,9 @@ func (a *Agent) wipe(ctx context.Context) error {
 	return a.record(Fresh)
 }
 
+// podID is a line of crictl's that names a pod; it may have warnings beside them.
+var podID = regexp.MustCompile(`(?m)^[0-9a-f]{12,64}$`)
+
 // stopPods ends the pods of a broken try. kubeadm's own reset gives the runtime two
 // seconds for each, and goes on where they are too few; a control plane that lives
 // on would be in the way of every later try.
@@ -261,7 +265,7 @@ func (a *Agent) stopPods(ctx context.Context) error {
 		return fmt.Errorf("stopping the pods of the broken try: %w: %s", err, lastLine(out))
 	}
 	out, err := a.Runner.Run(ctx, "crictl", "--timeout", "2m", "pods", "--quiet")
-	if err == nil && strings.TrimSpace(out) != "" {
+	if err == nil && podID.MatchString(out) {
 		err = errors.New("they are still there")
 	}
 	if err != nil {
