@@ -42,7 +42,7 @@ type try struct {
 	Kind    string `json:"kind"`
 	Round   int    `json:"round"`
 	Moment  string `json:"moment"`
-	Replay  bool   `json:"replay"` // of the writes up to a flush, not of the killed machine's own disk
+	Replay  bool   `json:"replay"` // of the writes up to a flush, and some of what came after it; not the killed machine's own disk
 	Points  int    `json:"points"` // flushes more at which the disk was looked at
 	Held    bool   `json:"held"`
 	Why     string `json:"why,omitempty"`
@@ -54,7 +54,7 @@ type try struct {
 
 // TestCampaign cuts first boots, each round at another moment: in even rounds at any
 // second, in odd ones as a step begins. Every other pair of rounds boots a disk made
-// of the recorded writes, cut at a flush. What the record has is not done again.
+// of the recorded writes, up to the last flush. What the record has is not done again.
 func TestCampaign(t *testing.T) {
 	if *rounds == 0 {
 		t.Skip("a campaign of hours: make faults")
@@ -206,8 +206,8 @@ func computer() string {
 // report is the page: what was tried and what held.
 func report(all []try) []byte {
 	var b strings.Builder
-	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each round has a line. One cut in init, one in a\n" +
-		"worker's join, and every fault of the second table run in `make test`.\n\n| the power is cut during | tried | held | of these, disks made of recorded writes | disks looked at besides | longest way back to Ready | who says so |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each round has a line. One cut of each\n" +
+		"kind, and every fault of the second table run in `make test`.\n\n| the power is cut during | tried | held | of these, disks made of recorded writes | disks looked at besides | longest way back to Ready | who says so |\n|---|---|---|---|---|---|---|\n")
 	seen := map[string]bool{}
 	for _, k := range kinds {
 		var tried, held, replayed, points, longest int
@@ -231,7 +231,7 @@ func report(all []try) []byte {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d s | %s |\n", k.name, tried, held, replayed, points, longest, k.judge)
 	}
 	b.WriteString("\nHalf of the cuts come at a random second, half as a step of the first boot begins. A cut is `kill -9` of QEMU: what\n" +
-		"the guest had not written is lost. A disk made of recorded writes has everything up to a flush, and of what came\nafter it some writes and not others. " +
+		"the guest had not written is lost. A disk made of recorded writes has everything up to the last flush, and of\nwhat came after it some writes and not others. " +
 		"A disk that is looked at is judged by e2fsck and by the agent's record.\n\n")
 	b.WriteString(others)
 	if len(seen) > 0 {

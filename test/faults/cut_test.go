@@ -45,6 +45,11 @@ func anyMoment(r *rand.Rand, name string) moment {
 	return m
 }
 
+// inJoin picks a moment of kubeadm's join.
+func inJoin(r *rand.Rand, name string) moment {
+	return moment{"join", time.Duration(r.Intn(1000*steps[name]["join"])) * time.Millisecond}
+}
+
 // strike pulls the plug of a machine at a moment of its first boot, or at its end
 // where that comes first.
 func (s *site) strike(t *testing.T, m *boottest.Machine, at moment) {

@@ -74,8 +74,9 @@ func (p *replay) tail(r *rand.Rand) error {
 	return err
 }
 
-// relive makes a machine's disk anew as a power cut at a random flush would have left
-// it, and looks at points more on the way there. It returns the image to boot.
+// relive makes a machine's disk anew as its power cut may have left it: all that was
+// written up to the last flush, and of what came after it some writes and not others.
+// It looks at points more on the way there, and returns the image to boot.
 func (s *site) relive(t *testing.T, name, record string, points int, r *rand.Rand) (image string, looked int) {
 	t.Helper()
 	image = filepath.Join(s.kit.Dir, name+"-replayed.raw")
@@ -84,9 +85,9 @@ func (s *site) relive(t *testing.T, name, record string, points int, r *rand.Ran
 	if len(flushes) < points+1 {
 		t.Fatalf("the record of %s has %d flushes", name, len(flushes))
 	}
-	r.Shuffle(len(flushes), func(i, j int) { flushes[i], flushes[j] = flushes[j], flushes[i] })
-	chosen := flushes[:points+1]
-	slices.Sort(chosen)
+	end := len(flushes) - 1
+	r.Shuffle(end, func(i, j int) { flushes[i], flushes[j] = flushes[j], flushes[i] })
+	chosen := append(slices.Sorted(slices.Values(flushes[:points])), flushes[end])
 	last := firstboot.Fresh
 	for i, flush := range chosen {
 		must(t, p.upTo(flush))
