@@ -84,11 +84,11 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	}
 	defer scratch.remove()
 	go release(o, p) // nothing depends on it
-	root, kernel, err := layOut(ctx, o, p, sources, tools)
+	root, err := layOut(ctx, o, p, sources, tools)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := seal(ctx, o, p, root, kernel, tools, scratch.path)
+	sealed, err := seal(ctx, o, p, root, tools, scratch.path)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	var bills []document
 	group, sub := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		disk, err := assembleDisk(sub, o, p, root, kernel, sealed)
+		disk, err := assembleDisk(sub, o, p, root, sealed)
 		if err == nil {
 			manifest, err = writeOutputs(sub, o, p, disk, scratch.path)
 		}
@@ -143,7 +143,7 @@ func Fetch(ctx context.Context, o Options) ([]lock.Pin, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, _, err = gather(ctx, o, node.Arch, pins, sources)
+	_, err = gather(ctx, o, node.Arch, pins, sources)
 	return pins, err
 }
 
@@ -200,31 +200,43 @@ func (o Options) lockPath() string {
 	return filepath.Join(o.Out, lock.FileName)
 }
 
-func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tools) (*tree.Tree, rootfs.Kernel, error) {
-	base, parts, err := gather(ctx, o, p.Arch, p.Inputs, s)
+// laid is the root file system as a tree, the kernel that was in it, and which
+// container image each folder of layers came with.
+type laid struct {
+	root   *tree.Tree
+	kernel rootfs.Kernel
+	images map[string]string
+}
+
+func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tools) (*laid, error) {
+	g, err := gather(ctx, o, p.Arch, p.Inputs, s)
 	if err != nil {
-		return nil, rootfs.Kernel{}, err
+		return nil, err
 	}
-	parts[AgentPart] = tree.Bytes(t.firstboot)
+	g.parts[AgentPart] = tree.Bytes(t.firstboot)
 	manifest, err := networkManifest(p.Spec.CNI.Manifest)
 	if err != nil {
-		return nil, rootfs.Kernel{}, err
+		return nil, err
 	}
-	parts[component.ManifestPart] = tree.Bytes(manifest)
+	g.parts[component.ManifestPart] = tree.Bytes(manifest)
 	defer o.Report.Stage("laying out the root file system")()
-	kernel, err := rootfs.Seal(base)
-	if err != nil {
-		return nil, kernel, err
+	l := &laid{root: g.base}
+	if l.kernel, err = rootfs.Seal(l.root); err != nil {
+		return nil, err
 	}
-	return base, kernel, rootfs.Apply(base, p, parts)
+	if err := rootfs.Apply(l.root, p, g.parts); err != nil {
+		return nil, err
+	}
+	l.images, err = rootfs.PlaceImages(l.root, g.images)
+	return l, err
 }
 
-func seal(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, t *tools, scratch string) (*assemble.Sealed, error) {
+func seal(ctx context.Context, o Options, p *plan.Plan, l *laid, t *tools, scratch string) (*assemble.Sealed, error) {
 	defer o.Report.Stage("sealing the root file system")()
-	return assemble.Seal(ctx, p, root, k, t.initrd, scratch)
+	return assemble.Seal(ctx, p, l.root, l.kernel, t.initrd, scratch)
 }
 
-func assembleDisk(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, s *assemble.Sealed) (*assemble.Disk, error) {
+func assembleDisk(ctx context.Context, o Options, p *plan.Plan, l *laid, s *assemble.Sealed) (*assemble.Disk, error) {
 	defer o.Report.Stage("assembling the disk")()
-	return assemble.Build(ctx, p, root, k, s)
+	return assemble.Build(ctx, p, l.root, l.kernel, s)
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/store"
-	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
 // signatureEnding is what a signature's file is called beyond what it signs.
@@ -26,9 +25,9 @@ func loadKey(ctx context.Context, o Options) (*bill.Key, error) {
 }
 
 // describe makes both bills of materials.
-func describe(ctx context.Context, o Options, p *plan.Plan, root *tree.Tree, s *store.Store) ([]document, error) {
+func describe(ctx context.Context, o Options, p *plan.Plan, l *laid, s *store.Store) ([]document, error) {
 	defer o.Report.Stage("listing what is in the image")()
-	b, err := bill.Make(ctx, p, rootfs.Version(p), root, bill.Sums{Store: s})
+	b, err := bill.Make(ctx, p, rootfs.Version(p), l.root, l.images, bill.Sums{Store: s})
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,6 @@ package builder
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,9 +21,6 @@ import (
 	"github.com/imgbuild/imgbuild/internal/tree"
 	"github.com/imgbuild/imgbuild/profiles"
 )
-
-// ImageArchive is the part name of the OCI archive of all images on board.
-const ImageArchive = "images.tar"
 
 // Load reads the role's profile, the files and the settings into a checked node.
 func Load(o Options) (*spec.Node, error) {
@@ -165,20 +160,27 @@ func (r resolver) Resolve(ctx context.Context, req lock.Request) ([]lock.Pin, er
 	return r.set.Resolve(ctx, []lock.Request{req})
 }
 
-// gather yields what is pinned: the base's tree, the executables and the archive of images.
-func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *source.Set) (base *tree.Tree, out parts, err error) {
+// gathered is what is pinned, at hand: the base's tree, executables and container images.
+type gathered struct {
+	base   *tree.Tree
+	parts  parts
+	images rootfs.Images
+}
+
+func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *source.Set) (g *gathered, err error) {
 	defer func() {
 		if errors.Is(err, fetch.ErrOffline) {
 			err = fmt.Errorf("%w: run `imgbuild fetch %s` with the network on first", err, o.Role)
 		}
 		err = fault.Wrap(fault.Fetch, err)
 	}()
-	out = parts{}
+	g = &gathered{parts: parts{}}
+	images := onBoard{set: s, key: imagesKey(arch, pins)}
 	group, sub := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		layers, err := s.Base(sub, pins)
 		if err == nil {
-			base, err = rootfs.Layers(layers)
+			g.base, err = rootfs.Layers(layers)
 		}
 		return err
 	})
@@ -186,44 +188,15 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 		defer o.Report.Stage("gathering the Kubernetes parts")()
 		files, err := s.Parts(sub, pins)
 		for name, file := range files {
-			out[name] = file
+			g.parts[name] = file
 		}
-		if digest, ok := s.Store().Lookup(archiveKey(arch, pins)); ok {
-			_, _ = s.Store().Get(digest) // checked here, beside the base: the store remembers it
-		}
+		_, _ = images.kept() // checked here, beside the base: the store remembers it
 		return err
 	})
 	if err := group.Wait(); err != nil {
-		return nil, nil, err
-	}
-	out[ImageArchive], err = packImages(ctx, o, arch, pins, s, base)
-	return base, out, err
-}
-
-// packImages makes the archive of images once for the same pins.
-func packImages(ctx context.Context, o Options, arch string, pins []lock.Pin, s *source.Set, base *tree.Tree) (tree.Content, error) {
-	defer o.Report.Stage("gathering the container images")()
-	path, err := s.Store().Once(ctx, archiveKey(arch, pins), func(ctx context.Context) (string, error) {
-		images, err := s.Images(ctx, pins, base)
-		if err != nil {
-			return "", err
-		}
-		r, w := io.Pipe()
-		go func() {
-			_, err := source.PackImages(ctx, w, images)
-			w.CloseWithError(err) //nolint:errcheck // always nil
-		}()
-		digest, _, err := s.Store().Put(ctx, r)
-		_ = r.CloseWithError(err) // so that the packer ends when the store cannot take it
-		return digest, err
-	})
-	if err != nil {
 		return nil, err
 	}
-	return tree.File(path)
-}
-
-func archiveKey(arch string, pins []lock.Pin) string {
-	text, _ := json.Marshal(pins) // plain data cannot fail
-	return fmt.Sprintf("images 2 %s %x", arch, sha256.Sum256(text))
+	defer o.Report.Stage("gathering the container images")()
+	g.images, err = images.gather(ctx, pins, g.base)
+	return g, err
 }

@@ -52,7 +52,7 @@ func (t *tools) digests() map[string]string {
 	}
 }
 
-// parts gives content by name: executables of the sources, the image archive, the agent.
+// parts gives content by name: executables of the sources, the agent.
 type parts map[string]tree.Content
 
 // Part implements rootfs.Parts.

@@ -64,14 +64,15 @@ type Bill struct {
 	Unowned           []string // files that belong to no component, sorted
 }
 
-// Make reads the sealed tree. Sums gives the digests of its files.
-func Make(ctx context.Context, p *plan.Plan, version string, root *tree.Tree, sums Sums) (*Bill, error) {
+// Make reads the sealed tree. Images says which container image brought what lies
+// below a folder; sums gives the digests of the files.
+func Make(ctx context.Context, p *plan.Plan, version string, root *tree.Tree, images map[string]string, sums Sums) (*Bill, error) {
 	b := &Bill{Name: p.Name(), Version: version, ID: p.ID, Files: map[string]*File{}}
 	if err := b.readFiles(ctx, root, sums); err != nil {
 		return nil, fmt.Errorf("listing the image's files: %w", err)
 	}
 	o := &owners{tree: root, by: map[string]*Component{}}
-	parts, err := b.addParts(p, root, o)
+	parts, err := b.addParts(p, root, images, o)
 	if err != nil {
 		return nil, fmt.Errorf("listing the image's parts: %w", err)
 	}
@@ -124,29 +125,51 @@ func (b *Bill) readFiles(ctx context.Context, root *tree.Tree, sums Sums) error 
 	return nil
 }
 
-// addParts lists the executables that lie beside the packages, the Go modules
-// that they say they are built from, and the container images.
-func (b *Bill) addParts(p *plan.Plan, root *tree.Tree, o *owners) ([]*Component, error) {
-	var all []*Component
-	by := map[string]*Component{}
-	add := func(c *Component) *Component {
-		if have := by[c.Reference()]; have != nil {
-			return have
-		}
-		by[c.Reference()] = c
-		all = append(all, c)
-		return c
+// inventory collects components, each once.
+type inventory struct {
+	all []*Component
+	by  map[string]*Component // by reference
+}
+
+func (v *inventory) add(c *Component) *Component {
+	if have := v.by[c.Reference()]; have != nil {
+		return have
 	}
-	pins := map[string]lock.Pin{}
-	archive := &Component{Kind: Own, Name: "container-images", Version: b.Version, PURL: "pkg:generic/imgbuild-container-images@" + b.Version}
+	v.by[c.Reference()] = c
+	v.all = append(v.all, c)
+	return c
+}
+
+// needs adds the Go modules that an executable says it is built from.
+func (v *inventory) needs(c *Component, executable tree.Content) {
+	for _, m := range modules(executable) {
+		c.Needs = append(c.Needs, v.add(m).Reference())
+	}
+	slices.Sort(c.Needs)
+	c.Needs = slices.Compact(c.Needs)
+}
+
+// addParts lists the executables that lie beside the packages, the container images,
+// and the Go modules that both are built from.
+func (b *Bill) addParts(p *plan.Plan, root *tree.Tree, images map[string]string, o *owners) ([]*Component, error) {
+	v := &inventory{by: map[string]*Component{}}
+	pins, containers := map[string]lock.Pin{}, map[string]*Component{}
 	for _, pin := range p.Inputs {
 		switch pin.Kind {
 		case lock.KindPart:
 			pins[pin.Name] = pin
 		case lock.KindImage:
-			c := add(&Component{Kind: Container, Name: strings.TrimSuffix(pin.Name, ":"+pin.Version), Version: pin.Version, Digest: sha256Of(pin), PURL: purl(pin)})
-			archive.Needs = append(archive.Needs, c.Reference())
+			containers[pin.Name] = v.add(&Component{Kind: Container, Name: strings.TrimSuffix(pin.Name, ":"+pin.Version), Version: pin.Version, Digest: sha256Of(pin), PURL: purl(pin)})
 		}
+	}
+	if err := root.Walk(func(file string, n *tree.Node) error {
+		if c := containers[imageOf(images, file)]; c != nil && n.Mode.IsRegular() {
+			o.by[file] = c
+			v.needs(c, n.Content)
+		}
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	for _, f := range p.Files {
 		if f.Part == "" {
@@ -156,23 +179,26 @@ func (b *Bill) addParts(p *plan.Plan, root *tree.Tree, o *owners) ([]*Component,
 		if err != nil {
 			return nil, err
 		}
-		pin, ok := pins[f.Part]
 		c := &Component{Kind: Own, Name: f.Part, Version: b.Version, PURL: "pkg:generic/" + f.Part + "@" + b.Version}
-		if ok {
+		if pin, ok := pins[f.Part]; ok {
 			c = &Component{Kind: Part, Name: pin.Name, Version: pin.Version, Digest: sha256Of(pin), PURL: purl(pin)}
-		} else if len(archive.Needs) > 0 && strings.HasSuffix(f.Path, ".tar") {
-			c = archive
 		}
-		c = add(c)
+		c = v.add(c)
 		o.by[where] = c
-		for _, m := range modules(n.Content) {
-			m = add(m)
-			c.Needs = append(c.Needs, m.Reference())
-		}
-		slices.Sort(c.Needs)
-		c.Needs = slices.Compact(c.Needs)
+		v.needs(c, n.Content)
 	}
-	return all, nil
+	return v.all, nil
+}
+
+// imageOf is the container image that brought a file: its folder, or one above, is
+// that of a layer.
+func imageOf(images map[string]string, file string) string {
+	for dir := path.Dir(file); dir != "."; dir = path.Dir(dir) {
+		if image, ok := images[dir]; ok {
+			return image
+		}
+	}
+	return ""
 }
 
 // addOwn gives imgbuild what its plan put there and is nobody's part.
@@ -189,8 +215,16 @@ func (b *Bill) addOwn(p *plan.Plan, o *owners) {
 	for _, f := range sealed {
 		o.by[f] = own
 	}
+	for file := range b.Files {
+		if strings.HasPrefix(file, imagesDir) && o.by[file] == nil { // what containerd is told of the images
+			o.by[file] = own
+		}
+	}
 	b.Components = append(b.Components, own)
 }
+
+// imagesDir is where the container images lie.
+const imagesDir = "usr/lib/imgbuild/containerd/"
 
 // sealed is what sealing writes.
 var sealed = []string{"etc/machine-id", "etc/fstab", "usr/lib/tmpfiles.d/imgbuild-var.conf", "usr/lib/os-release"}

@@ -58,6 +58,7 @@ func example(t *testing.T) (*plan.Plan, *tree.Tree) {
 		"usr/lib/os-release": tree.Bytes("ID=debian\n"), "usr/bin/bash": tree.Bytes("\x7fELF bash"), "etc/passwd": tree.Bytes("root:x:0:0::/root:/bin/sh\n"),
 		dpkgDir + "/status": tree.Bytes(status), dpkgDir + "/info/bash.list": tree.Bytes("/.\n/bin\n/bin/bash\n/usr/share/gone\n/etc/kept.conf\n"), dpkgDir + "/info/base-passwd.list": tree.Bytes("/.\n"),
 		"etc/kept.conf": tree.Bytes("ours now"), "usr/bin/kubelet": tree.Section{File: self, Length: info.Size()}, "usr/share/stray": tree.Bytes("whose?"),
+		imagesDir + "meta.db": tree.Bytes("records"), imagesDir + "snapshots/1/fs/bin/pause": tree.Bytes("a program"),
 	} {
 		if err := root.Put(p, tree.Node{Mode: 0o644, Content: c}); err != nil {
 			t.Fatal(err)
@@ -77,7 +78,7 @@ func example(t *testing.T) (*plan.Plan, *tree.Tree) {
 
 func TestOwners(t *testing.T) {
 	p, root := example(t)
-	b, err := Make(t.Context(), p, "1.37.2-abab", root, Sums{})
+	b, err := Make(t.Context(), p, "1.37.2-abab", root, map[string]string{imagesDir + "snapshots/1/fs": "registry.k8s.io/pause:3.10.2"}, Sums{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +95,8 @@ func TestOwners(t *testing.T) {
 		"package/bash@5.2.37-2+b5 pkg:deb/debian/bash@5.2.37-2%2Bb5?arch=amd64":                     "usr/bin/bash " + dpkgDir + "/info/bash.list",
 		"package/base-passwd@1:3.6.7 pkg:deb/debian/base-passwd@1%3A3.6.7?arch=amd64":               "etc/passwd " + dpkgDir + "/info/base-passwd.list",
 		"part/kubelet@1.37.2 pkg:golang/k8s.io/kubernetes@v1.37.2#kubelet":                          "usr/bin/kubelet",
-		"container/registry.k8s.io/pause@3.10.2 pkg:oci/pause@sha256%3A" + strings.Repeat("cd", 32): "",
-		"imgbuild/node@1.37.2-abab pkg:generic/imgbuild-node@1.37.2-abab":                           "etc/kept.conf usr/lib/os-release",
+		"container/registry.k8s.io/pause@3.10.2 pkg:oci/pause@sha256%3A" + strings.Repeat("cd", 32): imagesDir + "snapshots/1/fs/bin/pause",
+		"imgbuild/node@1.37.2-abab pkg:generic/imgbuild-node@1.37.2-abab":                           "etc/kept.conf " + imagesDir + "meta.db usr/lib/os-release",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -112,7 +113,7 @@ func TestDocuments(t *testing.T) {
 	p, root := example(t)
 	var first [][]byte
 	for range 2 {
-		b, err := Make(t.Context(), p, "1", root, Sums{})
+		b, err := Make(t.Context(), p, "1", root, nil, Sums{})
 		if err != nil {
 			t.Fatal(err)
 		}

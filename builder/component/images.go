@@ -8,14 +8,13 @@ import (
 // Names of images without a tag, as kubeadm knows them. A request without a
 // version takes the tag that the chosen kubeadm names.
 const (
-	kubeRegistry   = "registry.k8s.io/"
-	flannelImage   = "ghcr.io/flannel-io/flannel"
-	imageArchive   = "images.tar"
-	imageArchiveAt = "/usr/lib/imgbuild/images.tar"
+	kubeRegistry = "registry.k8s.io/"
+	flannelImage = "ghcr.io/flannel-io/flannel"
 )
 
-// onboardImages is every container image that a node of the role needs, in one
-// archive, so that a first boot needs no network beyond its own cluster.
+// onboardImages is every container image that a node of the role needs, unpacked, so
+// that a first boot needs no network beyond its own cluster. The builder puts them
+// into the root; what is here lets containerd find them.
 func onboardImages() Component {
 	return Component{
 		Name: "images", Doc: "all container images of the role on board",
@@ -38,12 +37,13 @@ func onboardImages() Component {
 			}
 			return Wants{Requests: out}
 		},
-		Add: func(_ *spec.Node, f Facts) (Addition, error) {
-			a := Addition{Files: []File{{Path: imageArchiveAt, Mode: 0o644, Part: imageArchive}}}
+		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			files, err := overlay("images", view{Node: n, Facts: f})
+			a := Addition{Files: files}
 			for _, ref := range f.Images {
 				a.Checks = append(a.Checks, Check{"image " + ref + " is on board", "crictl inspecti " + ref + " | grep -q '\"pinned\": true'"})
 			}
-			return a, nil
+			return a, err
 		},
 	}
 }

@@ -1,19 +1,16 @@
 package source
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/containerd"
+	"github.com/imgbuild/imgbuild/internal/store"
 )
 
 // Image is a container image under the full name that a pod asks for, such as
@@ -23,150 +20,63 @@ type Image struct {
 	Image v1.Image
 }
 
-// ImageDigest says what lies in an archive under a name.
-type ImageDigest struct {
-	Name   string `json:"name"`
-	Digest string `json:"digest"` // of the manifest
-	Size   int64  `json:"size"`   // of the layers, bytes as they lie in the archive
-}
-
-// blob is one content-addressed entry of an archive.
-type blob struct {
-	hash v1.Hash
-	size int64
-	open func() (io.ReadCloser, error)
-}
-
-// PackImages writes the images to w as one tar of an OCI image layout (OCI image
-// specification 1.1, "image layout"), each blob once, in a fixed order with fixed
-// times: the same images give the same bytes. Its index names each image in full,
-// so that `ctr images import` and containerd's CRI find it under that name.
-func PackImages(ctx context.Context, w io.Writer, images []Image) ([]ImageDigest, error) {
-	images = slices.SortedFunc(slices.Values(images), func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
-	blobs := map[v1.Hash]blob{}
-	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
-	var out []ImageDigest
-	for i, img := range images {
-		if i > 0 && images[i-1].Name == img.Name {
-			return nil, fmt.Errorf("packing images: %s is there twice", img.Name)
-		}
-		desc, size, err := addImage(img, blobs)
+// Unpack brings the images' layers into the store, uncompressed, each as the blob
+// that its diff id names (OCI image specification 1.1, "Layer DiffID"), and returns
+// what containerd has to know of the images, sorted by name.
+func Unpack(ctx context.Context, s *store.Store, images []Image) ([]containerd.Image, error) {
+	var out []containerd.Image
+	for _, i := range images {
+		c, err := unpackOne(ctx, s, i)
 		if err != nil {
-			return nil, fmt.Errorf("packing image %s: %w", img.Name, err)
+			return nil, fmt.Errorf("unpacking image %s: %w", i.Name, err)
 		}
-		index.Manifests = append(index.Manifests, desc)
-		out = append(out, ImageDigest{Name: img.Name, Digest: desc.Digest.String(), Size: size})
+		out = append(out, c)
 	}
-	if err := writeLayout(ctx, w, index, blobs); err != nil {
-		return nil, fmt.Errorf("writing the image archive: %w", err)
+	slices.SortFunc(out, func(a, b containerd.Image) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(out); i++ {
+		if out[i-1].Name == out[i].Name {
+			return nil, fmt.Errorf("image %s is there twice", out[i].Name)
+		}
 	}
 	return out, nil
 }
 
-// addImage collects an image's blobs and returns its line in the index.
-func addImage(img Image, blobs map[v1.Hash]blob) (v1.Descriptor, int64, error) {
-	manifest, err := img.Image.RawManifest()
+func unpackOne(ctx context.Context, s *store.Store, i Image) (containerd.Image, error) {
+	media, err := i.Image.MediaType()
 	if err != nil {
-		return v1.Descriptor{}, 0, err
+		return containerd.Image{}, err
 	}
-	config, err := img.Image.RawConfigFile()
+	c := containerd.Image{Name: i.Name, MediaType: string(media)}
+	if c.Manifest, err = i.Image.RawManifest(); err != nil {
+		return c, err
+	}
+	if c.Config, err = i.Image.RawConfigFile(); err != nil {
+		return c, err
+	}
+	layers, err := i.Image.Layers()
 	if err != nil {
-		return v1.Descriptor{}, 0, err
+		return c, err
 	}
-	media, err := img.Image.MediaType()
-	if err != nil {
-		return v1.Descriptor{}, 0, err
-	}
-	cfg, err := img.Image.ConfigFile()
-	if err != nil {
-		return v1.Descriptor{}, 0, err
-	}
-	m := memory(manifest)
-	c := memory(config)
-	blobs[m.hash], blobs[c.hash] = m, c
-	layers, err := img.Image.Layers()
-	if err != nil {
-		return v1.Descriptor{}, 0, err
-	}
-	var total int64
 	for _, l := range layers {
-		b, err := layerBlob(l)
-		if err != nil {
-			return v1.Descriptor{}, 0, err
-		}
-		total += b.size
-		if _, ok := blobs[b.hash]; !ok {
-			blobs[b.hash] = b
+		if err := keepLayer(ctx, s, l); err != nil {
+			return c, err
 		}
 	}
-	_, tag := splitTag(img.Name)
-	return v1.Descriptor{
-		MediaType: media, Digest: m.hash, Size: m.size,
-		Platform: &v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant},
-		Annotations: map[string]string{
-			"io.containerd.image.name":          img.Name,
-			"org.opencontainers.image.ref.name": tag,
-		},
-	}, total, nil
+	return c, nil
 }
 
-func layerBlob(l v1.Layer) (blob, error) {
-	hash, err := l.Digest()
-	if err != nil {
-		return blob{}, err
-	}
-	size, err := l.Size()
-	return blob{hash, size, l.Compressed}, err
-}
-
-func memory(b []byte) blob {
-	hash, size, _ := v1.SHA256(bytes.NewReader(b)) // reading memory cannot fail
-	return blob{hash, size, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
-}
-
-func writeLayout(ctx context.Context, w io.Writer, index v1.IndexManifest, blobs map[v1.Hash]blob) error {
-	text, err := json.Marshal(index)
+func keepLayer(ctx context.Context, s *store.Store, l v1.Layer) error {
+	id, err := l.DiffID()
 	if err != nil {
 		return err
 	}
-	tw := tar.NewWriter(w)
-	head := []struct {
-		name string
-		b    blob
-	}{{"oci-layout", memory([]byte(`{"imageLayoutVersion":"1.0.0"}`))}, {"index.json", memory(text)}}
-	for _, h := range head {
-		if err := writeBlob(ctx, tw, h.name, h.b); err != nil {
-			return err
-		}
+	if _, err := s.Get(id.String()); err == nil {
+		return nil
 	}
-	hashes := make([]v1.Hash, 0, len(blobs))
-	for h := range blobs {
-		hashes = append(hashes, h)
-	}
-	slices.SortFunc(hashes, func(a, b v1.Hash) int { return strings.Compare(a.String(), b.String()) })
-	for _, h := range hashes {
-		if err := writeBlob(ctx, tw, "blobs/"+h.Algorithm+"/"+h.Hex, blobs[h]); err != nil {
-			return err
-		}
-	}
-	return tw.Close()
-}
-
-func writeBlob(ctx context.Context, tw *tar.Writer, name string, b blob) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	header := &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: b.size, ModTime: repro.Epoch(), Format: tar.FormatPAX}
-	if err := tw.WriteHeader(header); err != nil {
-		return err
-	}
-	r, err := b.open()
+	r, err := l.Uncompressed()
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // read only
-	if _, err = io.Copy(tw, r); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
+	_, err = s.PutAs(ctx, r, id.String())
+	return errors.Join(err, r.Close())
 }

@@ -100,9 +100,36 @@ func TestTheSameImagesGiveTheSameBytes(t *testing.T) {
 }
 
 func TestTheSameNameTwiceIsRefused(t *testing.T) {
+	o, _ := options(t)
 	a := packed(t, map[string]string{"a": "one"})
-	_, err := PackImages(t.Context(), &bytes.Buffer{}, []Image{{"registry.k8s.io/a:1", a}, {"registry.k8s.io/a:1", a}})
+	_, err := Unpack(t.Context(), o.Store, []Image{{"registry.k8s.io/a:1", a}, {"registry.k8s.io/a:1", a}})
 	fails(t, err, "registry.k8s.io/a:1 is there twice")
+}
+
+func TestLayersAreKeptUnderTheirDiffIDs(t *testing.T) {
+	o, _ := options(t)
+	a, b := packed(t, map[string]string{"a": "one"}), packed(t, map[string]string{"b": "two"})
+	images, err := Unpack(t.Context(), o.Store, []Image{{"registry.k8s.io/b:1", b}, {"registry.k8s.io/a:1", a}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct{ name, file, text string }{{"registry.k8s.io/a:1", "a", "one"}, {"registry.k8s.io/b:1", "b", "two"}} {
+		layers, err := images[i].Layers()
+		if err != nil || images[i].Name != want.name || len(layers) != 1 {
+			t.Fatalf("%s has layers %v, %v", images[i].Name, layers, err)
+		}
+		file, err := o.Store.Get(layers[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := tree.New()
+		if err := tr.ApplyTar(file); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := tr.ReadFile(want.file); string(text) != want.text || err != nil {
+			t.Errorf("%s: %q, %v", want.file, text, err)
+		}
+	}
 }
 
 func TestRecipesLookLikeUpstreamsImages(t *testing.T) {

@@ -264,3 +264,15 @@ func nameIn(d v1.Descriptor) string {
 func missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrDamaged)
 }
+
+// blob is one content-addressed piece of an image.
+type blob struct {
+	hash v1.Hash
+	size int64
+	open func() (io.ReadCloser, error)
+}
+
+func memory(b []byte) blob {
+	hash, size, _ := v1.SHA256(bytes.NewReader(b)) // reading memory cannot fail
+	return blob{hash, size, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
+}

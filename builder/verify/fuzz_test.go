@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/imgbuild/imgbuild/internal/containerd"
 	"github.com/imgbuild/imgbuild/internal/erofs"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -81,4 +82,16 @@ func FuzzRoot(f *testing.F) {
 		r := &Report{}
 		_ = guard(func() error { return r.readRoot(whole(data)) })
 	})
+}
+
+// FuzzBolt begins with containerd's real records.
+func FuzzBolt(f *testing.F) {
+	state, err := containerd.Make(f.Context(), []containerd.Image{{Name: "a:1", MediaType: "application/vnd.oci.image.manifest.v1+json", Manifest: []byte("{}"), Config: []byte("{}")}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, data := range state.Files {
+		f.Add(data)
+	}
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = readBolt(data) })
 }

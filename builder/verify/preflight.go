@@ -1,10 +1,7 @@
 package verify
 
 import (
-	"archive/tar"
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -284,102 +281,6 @@ func (p *replay) units() error {
 		}
 	}
 	return nil
-}
-
-// images is ImagePull without a network: every image that the node names is in
-// the archive, whole.
-func (p *replay) images() error {
-	const file = "usr/lib/imgbuild/images.tar"
-	f, err := p.fsys.Open(file)
-	if err != nil {
-		p.say("images", file, "cannot be read: %v", err)
-		return nil
-	}
-	defer f.Close() //nolint:errcheck // read only
-	var index struct {
-		Manifests []struct {
-			Digest      string
-			Annotations map[string]string
-		}
-	}
-	blobs, manifests := map[string]bool{}, map[string][]byte{}
-	for tr := tar.NewReader(f); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			p.say("images", file, "is damaged: %v", err)
-			return nil
-		}
-		if h.Name == "index.json" {
-			err = json.NewDecoder(tr).Decode(&index)
-		} else if want, ok := strings.CutPrefix(h.Name, "blobs/sha256/"); ok && h.Typeflag == tar.TypeReg {
-			err = p.blob(tr, file, want, h.Size, blobs, manifests)
-		}
-		if err != nil {
-			p.say("images", file, "%s: %v", h.Name, err)
-		}
-	}
-	named := map[string]bool{}
-	for _, m := range index.Manifests {
-		if missing := incomplete(strings.TrimPrefix(m.Digest, "sha256:"), blobs, manifests); missing != "" {
-			p.say("images", file, "%s lacks %s", m.Annotations["io.containerd.image.name"], missing)
-		}
-		named[m.Annotations["io.containerd.image.name"]] = true
-	}
-	for _, name := range p.node.Images {
-		if !named[name] {
-			p.say("images", file, "%s is not in it", name)
-		}
-	}
-	return nil
-}
-
-// blob holds one blob against its name, and keeps small ones: manifests are among them.
-func (p *replay) blob(r io.Reader, file, want string, size int64, blobs map[string]bool, small map[string][]byte) error {
-	sum, keep := sha256.New(), &bytes.Buffer{}
-	w := io.Writer(sum)
-	if size < 1<<16 {
-		w = io.MultiWriter(sum, keep)
-	}
-	if _, err := io.Copy(w, r); err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		p.say("images", file, "blobs/sha256/%s holds something else", want)
-		return nil
-	}
-	blobs[want] = true
-	if keep.Len() > 0 {
-		small[want] = keep.Bytes()
-	}
-	return nil
-}
-
-// incomplete names a blob that an image's manifest, or the one it leads to, lacks.
-func incomplete(digest string, blobs map[string]bool, small map[string][]byte) string {
-	if !blobs[digest] {
-		return digest
-	}
-	var m struct {
-		Config            struct{ Digest string }
-		Layers, Manifests []struct{ Digest string }
-	}
-	if json.Unmarshal(small[digest], &m) != nil {
-		return "a manifest"
-	}
-	for _, l := range append(m.Layers, m.Config) {
-		if d := strings.TrimPrefix(l.Digest, "sha256:"); d != "" && !blobs[d] {
-			return d
-		}
-	}
-	for _, sub := range m.Manifests {
-		if missing := incomplete(strings.TrimPrefix(sub.Digest, "sha256:"), blobs, small); missing != "" {
-			return missing
-		}
-	}
-	return ""
 }
 
 // fresh are the FileAvailable and DirAvailable checks.

@@ -1,8 +1,7 @@
 package verify_test
 
 import (
-	"archive/tar"
-	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/imgbuild/imgbuild/internal/containerd"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -51,52 +51,59 @@ func fit(t testing.TB, tr *tree.Tree) {
 		"etc/containerd/config.toml":           "version = 3\nsandbox = '" + pause + "'\nSystemdCgroup = true\n",
 		"etc/fstab":                            "# /dev/sda2 none swap sw 0 0\n",
 		"usr/lib/imgbuild/imgbuild-firstboot":  "ELF cgroupDriver: systemd ELF",
-		"usr/lib/imgbuild/images.tar":          string(archive(t, pause, true)),
 	} {
 		put(t, tr, p, text, 0o644)
 	}
 	if err := tr.Put("etc/kubernetes", tree.Node{Mode: fs.ModeDir | 0o755}); err != nil {
 		t.Fatal(err)
 	}
+	onboard(t, tr, pause)
 }
 
-// archive is an OCI layout as a tar, with one image of one layer, which whole says is there.
-func archive(t testing.TB, name string, whole bool) []byte {
+// onboard puts an image of two layers on board, as the real writer does.
+func onboard(t testing.TB, tr *tree.Tree, name string) {
 	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	add := func(name, text string) {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	blob := func(text string, there bool) string {
-		digest := fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
-		if there {
-			add("blobs/sha256/"+digest, text)
-		}
-		return "sha256:" + digest
-	}
-	manifest := blob(fmt.Sprintf(`{"config":{"digest":%q},"layers":[{"digest":%q}]}`, blob("{}", true), blob("a layer", whole)), true)
-	add("index.json", fmt.Sprintf(`{"manifests":[{"digest":%q,"annotations":{"io.containerd.image.name":%q}}]}`, manifest, name))
-	if err := w.Close(); err != nil {
+	layer := func(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
+	config := fmt.Sprintf(`{"rootfs":{"type":"layers","diff_ids":[%q,%q]}}`, layer("one"), layer("two"))
+	manifest := fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":%q}}`, layer(config))
+	state, err := containerd.Make(context.Background(), []containerd.Image{{Name: name, MediaType: "application/vnd.oci.image.manifest.v1+json", Manifest: []byte(manifest), Config: []byte(config)}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	tr.Remove(stateDir)
+	if err := tr.Put(stateDir, tree.Node{Mode: fs.ModeDir | 0o700}); err != nil {
+		t.Fatal(err)
+	}
+	for file, data := range state.Files {
+		put(t, tr, stateDir+"/"+file, string(data), 0o600)
+	}
+	for _, s := range state.Snapshots {
+		put(t, tr, stateDir+"/"+s.Dir+"/bin/su", "of the image", 0o755|fs.ModeSetuid) // root alone gets there
+	}
 }
+
+const stateDir = "usr/lib/imgbuild/containerd"
 
 // TestPreflight breaks a node in one way each, as kubeadm would find it after the boot.
 func TestPreflight(t *testing.T) {
 	set := func(p, text string) func(testing.TB, *tree.Tree) {
 		return func(t testing.TB, tr *tree.Tree) { put(t, tr, p, text, 0o644) }
 	}
+	bend := func(old, with string) func(testing.TB, *tree.Tree) { // in the one blob that has it; nothing: without the blob
+		return func(t testing.TB, tr *tree.Tree) {
+			for _, p := range tr.Paths() {
+				if text, err := tr.ReadFile(p); err == nil && strings.Contains(p, "/blobs/") && strings.Contains(string(text), old) {
+					if tr.Remove(p); with != "" {
+						put(t, tr, p, strings.Replace(string(text), old, with, 1), 0o600)
+					}
+				}
+			}
+		}
+	}
 	remove := func(p string) func(testing.TB, *tree.Tree) {
 		return func(_ testing.TB, tr *tree.Tree) { tr.Remove(p) }
 	}
-	bent := bytes.Replace(archive(t, pause, true), []byte("a layer"), []byte("a liar!"), 1)
+	const records, layers = stateDir + "/io.containerd.metadata.v1.bolt/meta.db", stateDir + "/io.containerd.snapshotter.v1.overlayfs"
 	for name, c := range map[string]struct {
 		change func(testing.TB, *tree.Tree)
 		want   string
@@ -118,11 +125,14 @@ func TestPreflight(t *testing.T) {
 		"swap in fstab":            {set("etc/fstab", "/dev/sda2 none swap sw 0 0\n"), "swap etc/fstab"},
 		"swap.target":              {remove("etc/systemd/system/swap.target"), "swap etc/systemd/system/swap.target"},
 		"kubelet not enabled":      {remove("etc/systemd/system/multi-user.target.wants/kubelet.service"), "units kubelet.service"},
-		"an image less":            {set("usr/lib/imgbuild/images.tar", string(archive(t, "registry.k8s.io/other:1", true))), "images usr/lib/imgbuild/images.tar"},
-		"a layer less":             {set("usr/lib/imgbuild/images.tar", string(archive(t, pause, false))), "images usr/lib/imgbuild/images.tar"},
-		"a layer that lies":        {set("usr/lib/imgbuild/images.tar", string(bent)), "images usr/lib/imgbuild/images.tar images usr/lib/imgbuild/images.tar"},
-		"no archive":               {remove("usr/lib/imgbuild/images.tar"), "images usr/lib/imgbuild/images.tar"},
-		"the archive is cut":       {set("usr/lib/imgbuild/images.tar", string(bent[:700])), "images usr/lib/imgbuild/images.tar"},
+		"an image less":            {func(t testing.TB, tr *tree.Tree) { onboard(t, tr, "registry.k8s.io/other:1") }, "images " + pause},
+		"a layer less":             {remove(layers + "/snapshots/2"), "images " + pause},
+		"a manifest that lies":     {bend(`"schemaVersion":2`, `"schemaVersion":3`), "images " + pause},
+		"a configuration less":     {bend(`"type":"layers"`, ""), "images " + pause},
+		"no records":               {remove(records), "images " + records},
+		"the records are cut":      {set(records, "\x00\x00"), "images " + records},
+		"no records of layers":     {set(layers+"/metadata.db", strings.Repeat("\x00", 16384)), "images " + layers + "/metadata.db"},
+		"everybody's programs":     {func(_ testing.TB, tr *tree.Tree) { n, _ := tr.Get(stateDir); n.Mode = fs.ModeDir | 0o755 }, "modes " + stateDir},
 		"old cluster":              {set("etc/kubernetes/kubelet.conf", "x"), "fresh etc/kubernetes/kubelet.conf"},
 		"no name":                  {set("usr/lib/imgbuild/node.json", "{"), "node usr/lib/imgbuild/node.json"},
 	} {

@@ -177,6 +177,9 @@ func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
 	}
 	mode := stat.Mode
 	switch {
+	case strings.HasPrefix(p, imagesDir+"/"): // files of container images, which only root gets to
+	case p == imagesDir && mode.Perm()&0o077 != 0:
+		r.say("modes", p, "others than root get to the programs of container images (%v)", mode)
 	case mode&fs.ModeSetuid != 0 && !setuid[p], mode&fs.ModeSetgid != 0 && mode.IsRegular() && !setuid[p]:
 		r.say("setuid", p, "is not on the list of set-uid and set-gid programs")
 	case mode.Perm()&0o002 != 0 && mode&(fs.ModeSymlink|fs.ModeSticky) == 0:

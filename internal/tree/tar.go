@@ -51,12 +51,26 @@ const maxEntries = 2_000_000
 // of the OCI image specification: ".wh." names take entries of lower layers
 // away, and a later entry replaces an earlier one. Content stays in the file.
 func (t *Tree) ApplyTar(file string) error {
-	f, err := os.Open(file) // #nosec G304 -- a file of the content store
+	l := &layer{tree: t, file: file, fresh: map[string]bool{}}
+	return l.read()
+}
+
+// layer is one archive on its way into the tree; fresh holds the paths that it
+// brought itself, which its own opaque markers must not take away. The other two,
+// where they are there, take what it hides of lower layers, and where it hides all.
+type layer struct {
+	tree           *Tree
+	file           string
+	fresh          map[string]bool
+	hidden, opaque map[string]bool
+}
+
+func (l *layer) read() error {
+	f, err := os.Open(l.file) // #nosec G304 -- a file of the content store
 	if err != nil {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	layer := &layer{tree: t, file: file, fresh: map[string]bool{}}
 	r := tar.NewReader(f)
 	for n := 0; ; n++ {
 		h, err := r.Next()
@@ -64,27 +78,19 @@ func (t *Tree) ApplyTar(file string) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("reading %s: %w", file, err)
+			return fmt.Errorf("reading %s: %w", l.file, err)
 		}
 		if n > maxEntries {
-			return fmt.Errorf("reading %s: more than %d entries", file, maxEntries)
+			return fmt.Errorf("reading %s: more than %d entries", l.file, maxEntries)
 		}
 		offset, err := f.Seek(0, io.SeekCurrent) // the reader does not read ahead of an entry's data
 		if err != nil {
 			return err
 		}
-		if err := layer.apply(h, offset); err != nil {
+		if err := l.apply(h, offset); err != nil {
 			return fmt.Errorf("archive entry %q: %w", h.Name, err)
 		}
 	}
-}
-
-// layer is one archive on its way into the tree; fresh holds the paths that it
-// brought itself, which its own opaque markers must not take away.
-type layer struct {
-	tree  *Tree
-	file  string
-	fresh map[string]bool
 }
 
 func (l *layer) apply(h *tar.Header, offset int64) error {
@@ -138,6 +144,9 @@ func (l *layer) whiteout(dir, hide string) error {
 	switch {
 	case hide == ".wh..opq":
 		l.clear(dir)
+		if l.opaque != nil {
+			l.opaque[dir] = true
+		}
 	case hide == "" || hide == "." || hide == "..":
 		return errors.New("whiteout of nothing or of a parent")
 	case strings.HasPrefix(hide, ".wh."):
@@ -145,6 +154,9 @@ func (l *layer) whiteout(dir, hide string) error {
 	default:
 		hidden := path.Join(dir, hide)
 		l.clear(hidden)
+		if l.hidden != nil {
+			l.hidden[hidden] = true
+		}
 		if !l.fresh[hidden] {
 			delete(l.tree.nodes, hidden)
 		}
@@ -164,6 +176,9 @@ func (l *layer) clear(dir string) {
 func (l *layer) node(h *tar.Header, offset int64) (*Node, error) {
 	// The type is the entry's own; type bits in its mode could say otherwise.
 	n := &Node{Mode: h.FileInfo().Mode() &^ fs.ModeType, UID: h.Uid, GID: h.Gid, Xattrs: xattrs(h)}
+	if err := forged(n.Xattrs); err != nil {
+		return nil, err
+	}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		n.Mode |= fs.ModeDir

@@ -186,7 +186,7 @@ func steps(c *config.NodeConfig) []step {
 		{"ssh keys", "", (*Agent).placeSSHKeys},
 		{"time", "check the machine's clock and its time servers", (*Agent).waitForTime},
 		{"container runtime", "look at `journalctl -u containerd`", (*Agent).waitForRuntime},
-		{"container images", "look at `journalctl -u containerd`; is /var full?", (*Agent).importImages},
+		{"container images", "look at `journalctl -u imgbuild-images -u containerd`; is /var full?", (*Agent).haveImages},
 	}
 	switch {
 	case c.Role == config.Worker:

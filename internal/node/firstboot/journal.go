@@ -31,7 +31,6 @@ type Journal struct {
 	Config   string  `json:"config"`  // sha256 of the node config that the tries used
 	BootID   string  `json:"bootID"`
 	Hostname string  `json:"hostname"`
-	Images   string  `json:"images"`           // plan id of the image whose archive was imported, or unfinished
 	Machine  Machine `json:"machine,omitzero"` // that the disk belongs to
 
 	// Of a master; the lists have blanks between.

@@ -183,53 +183,6 @@ func (a *Agent) waitForRuntime(ctx context.Context) error {
 	})
 }
 
-// imageArchive holds every image that the role needs.
-const imageArchive = "/usr/lib/imgbuild/images.tar"
-
-// importImages fills containerd from the archive on board, once for each image of
-// the node, and pins what it imports against the kubelet's garbage collection.
-func (a *Agent) importImages(ctx context.Context) error {
-	if a.journal.Images == a.facts.PlanID {
-		return nil
-	}
-	if a.journal.Images == unfinished && a.journal.Phase == Fresh {
-		if err := a.emptyRuntime(ctx); err != nil {
-			return err
-		}
-	}
-	a.journal.Images = unfinished
-	if err := a.record(a.journal.Phase); err != nil {
-		return err
-	}
-	out, err := a.Runner.Run(ctx, "ctr", "--namespace", "k8s.io", "images", "import", "--label", "io.cri-containerd.pinned=pinned", a.path(imageArchive))
-	if err != nil {
-		return fmt.Errorf("importing the images on board: %w: %s", err, lastLine(out))
-	}
-	if err := syncFS(a.path(StateDir)); err != nil {
-		return err
-	}
-	a.journal.Images = a.facts.PlanID
-	return a.record(a.journal.Phase)
-}
-
-// unfinished is the journal's word for an import that has begun: containerd syncs
-// little, and a power cut in the middle may leave it with torn layers.
-const unfinished = "unfinished"
-
-// emptyRuntime starts containerd anew, without anything in its store.
-func (a *Agent) emptyRuntime(ctx context.Context) error {
-	if out, err := a.Runner.Run(ctx, "systemctl", "stop", "containerd.service"); err != nil {
-		return fmt.Errorf("stopping containerd: %w: %s", err, out)
-	}
-	if err := empty(a.path("/var/lib/containerd")); err != nil {
-		return fmt.Errorf("emptying containerd's store: %w", err)
-	}
-	if out, err := a.Runner.Run(ctx, "systemctl", "start", "containerd.service"); err != nil {
-		return fmt.Errorf("starting containerd: %w: %s", err, out)
-	}
-	return a.waitForRuntime(ctx)
-}
-
 // wipe takes away what a broken try left, only ever before others could know of it.
 func (a *Agent) wipe(ctx context.Context) error {
 	if a.journal.Phase != Dirty {

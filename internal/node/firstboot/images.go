@@ -1,0 +1,110 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
+)
+
+const (
+	// storeOnBoard is containerd's state as the image brings it: its records, and the
+	// unpacked layers of all container images, which stay where they are.
+	storeOnBoard = "/usr/lib/imgbuild/containerd"
+	store        = "/var/lib/containerd"
+	// storeOf holds the plan id of the image that the store was made for, once it is whole.
+	storeOf = "imgbuild-plan"
+	// layers is the folder with a folder for each layer, of which "fs" holds the files.
+	layers = "io.containerd.snapshotter.v1.overlayfs/snapshots"
+)
+
+// Images makes containerd's store anew, before containerd starts, where it is not
+// that of this image. Nothing is copied but records: layers are links to the read-only
+// root. What another image left goes, and so does a store that a power cut left half made.
+func (a *Agent) Images(context.Context) error {
+	facts, err := config.ReadFacts(a.path(config.FactsFile))
+	if err != nil {
+		return err
+	}
+	to, mark := a.path(store), a.path(store, storeOf)
+	if id, err := readLine(mark); err == nil && id == facts.PlanID {
+		return nil
+	}
+	if err := errors.Join(os.MkdirAll(to, 0o711), os.Remove(mark)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := syncDir(to); err != nil {
+		return err
+	}
+	if err := empty(to); err != nil {
+		return fmt.Errorf("emptying containerd's store: %w", err)
+	}
+	if err := a.fillStore(to); err != nil {
+		return fmt.Errorf("filling containerd's store: %w", err)
+	}
+	if err := syncFS(to); err != nil {
+		return err
+	}
+	return writeDurably(mark, []byte(facts.PlanID+"\n"), 0o600)
+}
+
+func (a *Agent) fillStore(to string) error {
+	from := a.path(storeOnBoard)
+	return filepath.WalkDir(from, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(from, file)
+		if err != nil {
+			return err
+		}
+		dst := filepath.Join(to, name)
+		switch {
+		case name == ".":
+			return nil
+		case filepath.Base(name) == "fs" && filepath.Dir(filepath.Dir(name)) == layers:
+			if err := os.Symlink(filepath.Join(storeOnBoard, name), dst); err != nil {
+				return err
+			}
+			return fs.SkipDir
+		case d.IsDir():
+			return os.Mkdir(dst, 0o700)
+		}
+		data, err := os.ReadFile(file) // #nosec G304 G122 -- of the read-only root
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(dst, data, 0o600) // #nosec G703 -- as above
+	})
+}
+
+// haveImages wants the runtime to know every image of the node.
+func (a *Agent) haveImages(ctx context.Context) error {
+	out, err := a.Runner.Run(ctx, "crictl", "images", "--output", "json")
+	if err != nil {
+		return fmt.Errorf("containerd does not list its images: %w: %s", err, lastLine(out))
+	}
+	var list struct {
+		Images []struct{ RepoTags []string }
+	}
+	if err := json.Unmarshal([]byte(out[max(0, strings.Index(out, "{")):]), &list); err != nil { // warnings may come first
+		return fmt.Errorf("containerd's list of images: %w", err)
+	}
+	var have []string
+	for _, i := range list.Images {
+		have = append(have, i.RepoTags...)
+	}
+	for _, want := range a.facts.Images {
+		if !slices.Contains(have, want) {
+			return fmt.Errorf("containerd does not know the image %s", want)
+		}
+	}
+	return nil
+}
