@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // port is the slot that a disk can be plugged into while the machine runs; what is
@@ -55,6 +57,23 @@ func (m *Machine) Link(ctx context.Context, up bool) error {
 	return m.qmp(ctx, "set_link", map[string]any{"name": "net", "up": up})
 }
 
+// Yield lets the host's other processes go before the machine's processors, by nice(2)
+// levels: so a machine that does much does not starve those that others wait for.
+func (m *Machine) Yield(ctx context.Context, nice int) error {
+	var processors []struct {
+		Thread int `json:"thread-id"`
+	}
+	if err := m.ask(ctx, "query-cpus-fast", nil, &processors); err != nil {
+		return err
+	}
+	for _, p := range processors {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, p.Thread, nice); err != nil {
+			return fmt.Errorf("thread %d of QEMU: %w", p.Thread, err)
+		}
+	}
+	return nil
+}
+
 // dial connects to one of QEMU's sockets as soon as it is there.
 func dial(ctx context.Context, path string, ended <-chan struct{}) (net.Conn, error) {
 	for {
@@ -73,10 +92,15 @@ func dial(ctx context.Context, path string, ended <-chan struct{}) (net.Conn, er
 	}
 }
 
-// qmp runs one command on QEMU's control socket (QEMU Machine Protocol). QEMU
-// only answers once the machine is complete: by then it has read every file that
-// its command line names.
+// qmp is ask without interest in what comes back.
 func (m *Machine) qmp(ctx context.Context, command string, arguments map[string]any) error {
+	return m.ask(ctx, command, arguments, nil)
+}
+
+// ask runs one command on QEMU's control socket (QEMU Machine Protocol), and reads
+// what it returns into what into points at, if that is not nil. QEMU only answers once the machine
+// is complete: by then it has read every file that its command line names.
+func (m *Machine) ask(ctx context.Context, command string, arguments map[string]any, into any) error {
 	conn, err := dial(ctx, m.socket(qmpSocket), m.done)
 	if err != nil {
 		return err
@@ -104,9 +128,13 @@ func (m *Machine) qmp(ctx context.Context, command string, arguments map[string]
 			if answer.Error != nil {
 				return fmt.Errorf("QEMU: %s: %s", name, answer.Error.Desc)
 			}
-			if answer.Return != nil {
-				break // anything else is the greeting or an event
+			if answer.Return == nil {
+				continue // the greeting or an event
 			}
+			if name == command && into != nil {
+				return json.Unmarshal(answer.Return, into)
+			}
+			break
 		}
 	}
 	return nil

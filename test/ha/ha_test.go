@@ -27,6 +27,10 @@ const virtualIP = "10.0.0.100"
 
 var addresses = map[string]string{"m1": "10.0.0.10", "m2": "10.0.0.11", "m3": "10.0.0.12", "w1": "10.0.0.20"}
 
+// yields are nice(2) levels: four machines share two cores, and kubeadm gives etcd two
+// seconds to answer. Who joins later lets those go first that it joins.
+var yields = map[string]int{"m1": 0, "m2": 5, "m3": 0, "w1": 15}
+
 // limit is how long one stage may take on emulated processors.
 const limit = 30 * time.Minute
 
@@ -68,6 +72,7 @@ func TestThreeMasters(t *testing.T) {
 	join, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", identity.MasterJoinFile))
 	must(t, err)
 	must(t, s.machines[second].Give(t.Context(), join)) // what its console says to do
+	must(t, s.machines[second].Yield(t.Context(), 10))
 	s.told("%s gets the node config of a master that joins", second)
 	s.until("m1, m2, m3 and w1 Ready", s.ready(3, 1))
 	s.until("three healthy etcd members", s.etcdHealthy("m1", "m2", "m3"))
@@ -139,6 +144,7 @@ func (s *site) boot(name, config, via string) {
 	s.machines[name], err = boottest.Start(s.t.Context(), boottest.Node{Name: name, Image: s.images[role], Config: data, Via: via, IP: addresses[name], Memory: memory, CPUs: 2},
 		filepath.Join(s.kit.Dir, "machines"), s.socket, true)
 	must(s.t, err)
+	must(s.t, s.machines[name].Yield(s.t.Context(), yields[name]))
 	s.told("%s is powered on", name)
 }
 

@@ -182,7 +182,6 @@ func (c *Cluster) Watch(ctx context.Context, over func(stage string)) error {
 	defer cancel()
 	for _, s := range []struct{ name, script string }{
 		{"power-on to a service manager", "true"},
-		{"container images imported", `grep -q '"images": "..*"' /var/lib/imgbuild/firstboot/journal.json`},
 		{"control plane up", `grep -Eq 'published|committed' /var/lib/imgbuild/firstboot/journal.json`},
 	} {
 		if _, err := c.Master.Until(ctx, 3*time.Second, s.script); err != nil {
