@@ -100,7 +100,7 @@ func cni() Component {
 				a.Ports, a.Modules = append(a.Ports, p.Secret), append(a.Modules, "wireguard")
 			}
 			if n.CNI.Manifest.File != "" {
-				a.Files = append(a.Files, File{Path: "/usr/lib/imgbuild/manifests/" + n.CNI.Name + ".yaml", Mode: 0o644, Part: ManifestPart})
+				a.Files = append(a.Files, File{Path: "/etc/imgbuild/manifests/" + n.CNI.Name + ".yaml", Mode: 0o644, Part: ManifestPart})
 			}
 			return a, err
 		},

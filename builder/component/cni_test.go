@@ -73,7 +73,7 @@ func TestSettingsOfPodNetworks(t *testing.T) {
 				t.Errorf("%v: the module %s is not loaded", c.sets, want)
 			}
 		}
-		if f := file(p, "/usr/lib/imgbuild/manifests/calico.yaml"); (f.Part == component.ManifestPart) != slices.Contains(c.sets, "cni.name=calico") {
+		if f := file(p, "/etc/imgbuild/manifests/calico.yaml"); (f.Part == component.ManifestPart) != slices.Contains(c.sets, "cni.name=calico") {
 			t.Errorf("%v: the manifest is %+v", c.sets, f)
 		}
 	}

@@ -113,8 +113,8 @@ func TestWhatASpecTurnsOnAndOff(t *testing.T) {
 	const (
 		sshd      = "/etc/ssh/sshd_config.d/10-imgbuild.conf"
 		flex      = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"
-		manifest  = "/usr/lib/imgbuild/manifests/flannel.yaml"
-		rules     = "/usr/lib/imgbuild/firewall.nft"
+		manifest  = "/etc/imgbuild/manifests/flannel.yaml"
+		rules     = "/etc/imgbuild/firewall.nft"
 		ownUnit   = "/usr/lib/systemd/system/containerd.service"
 		ownBinary = "/usr/bin/containerd"
 	)

@@ -14,7 +14,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/run"
 )
 
-const firewallFile = "/usr/lib/imgbuild/firewall.nft"
+const firewallFile = "/etc/imgbuild/firewall.nft"
 
 // firewallCases are nodes with all that may stand in the rules.
 var firewallCases = map[string][]string{

@@ -143,7 +143,7 @@ func TestIDStays(t *testing.T) {
 // TestIDIsInTheNode wants node.json to carry the id that the plan has.
 func TestIDIsInTheNode(t *testing.T) {
 	p := decide(t, load(t, "worker"), pins("worker"), tools())
-	i := slices.IndexFunc(p.Files, func(f component.File) bool { return f.Path == "/usr/lib/imgbuild/node.json" })
+	i := slices.IndexFunc(p.Files, func(f component.File) bool { return f.Path == "/etc/imgbuild/node.json" })
 	if i < 0 || !strings.Contains(p.Files[i].Text, `"planID": "`+p.ID+`"`) {
 		t.Errorf("node.json does not name %s", p.ID)
 	}

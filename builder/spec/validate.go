@@ -224,7 +224,7 @@ const protects = "the kubelet refuses to start (protectKernelDefaults)"
 // notInImage are the folders whose content is not the image's: made at boot, or
 // kept on /var, of which the image holds nothing.
 var notInImage = []string{"/var", "/run", "/proc", "/sys", "/dev", "/tmp", "/boot", "/efi", "/home", "/root", "/opt",
-	"/etc/kubernetes", "/etc/cni/net.d", "/etc/machine-id", "/etc/ssh/ssh_host_rsa_key", "/usr/lib/imgbuild"}
+	"/etc/kubernetes", "/etc/cni/net.d", "/etc/machine-id", "/etc/ssh/ssh_host_rsa_key", "/etc/imgbuild", "/usr/lib/imgbuild"}
 
 // files checks where files lie and that none is a secret.
 func (c *checker) files() {

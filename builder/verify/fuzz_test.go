@@ -65,7 +65,7 @@ func FuzzRoot(f *testing.F) {
 	}
 	defer out.Close()
 	root := tree.New()
-	for _, p := range []string{"etc/machine-id", "etc/passwd", "usr/lib/imgbuild/node.json"} {
+	for _, p := range []string{"etc/machine-id", "etc/passwd", "etc/imgbuild/node.json"} {
 		if err := root.Put(p, tree.Node{Mode: 0o644, Content: tree.Bytes("x")}); err != nil {
 			f.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // nodeFile is what an image says of itself.
-const nodeFile = "usr/lib/imgbuild/node.json"
+const nodeFile = "etc/imgbuild/node.json"
 
 // replay is kubeadm's preflight, asked of an image at rest: what does not depend
 // on the machine (ports, memory, network) can be told before anything boots.

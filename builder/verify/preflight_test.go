@@ -43,7 +43,7 @@ func fit(t testing.TB, tr *tree.Tree) {
 		link("etc/systemd/system/multi-user.target.wants/"+unit, "/usr/lib/systemd/system/"+unit)
 	}
 	for p, text := range map[string]string{
-		"usr/lib/imgbuild/node.json":           `{"role":"worker","kubernetesVersion":"1.37.2","images":["` + pause + `"]}`,
+		"etc/imgbuild/node.json":               `{"role":"worker","kubernetesVersion":"1.37.2","images":["` + pause + `"]}`,
 		"usr/lib/modules/6.12.1/config":        config,
 		"usr/lib/modules-load.d/imgbuild.conf": "dm_verity\noverlay\n",
 		"usr/lib/sysctl.d/50-default.conf":     "# the distribution's\nkernel.panic = 0\nvm/panic_on_oom=0\n",
@@ -134,7 +134,7 @@ func TestPreflight(t *testing.T) {
 		"no records of layers":     {set(layers+"/metadata.db", strings.Repeat("\x00", 16384)), "images " + layers + "/metadata.db"},
 		"everybody's programs":     {func(_ testing.TB, tr *tree.Tree) { n, _ := tr.Get(stateDir); n.Mode = fs.ModeDir | 0o755 }, "modes " + stateDir},
 		"old cluster":              {set("etc/kubernetes/kubelet.conf", "x"), "fresh etc/kubernetes/kubelet.conf"},
-		"no name":                  {set("usr/lib/imgbuild/node.json", "{"), "node usr/lib/imgbuild/node.json"},
+		"no name":                  {set("etc/imgbuild/node.json", "{"), "node etc/imgbuild/node.json"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := node(t)

@@ -29,7 +29,7 @@ const (
 	Credential = "imgbuild.node" //nolint:gosec // the name of the systemd credential that holds it
 	SeedLabel  = "IMGBUILD"      // file-system label of a seed disk
 	SeedFile   = "node.yaml"     // the file on it
-	FactsFile  = "/usr/lib/imgbuild/node.json"
+	FactsFile  = "/etc/imgbuild/node.json"
 )
 
 // Roles.

@@ -48,10 +48,10 @@ func (n *node) agent(console io.Writer) *Agent {
 func newNode(t *testing.T, role string, data []byte) *node {
 	t.Helper()
 	n := &node{t: t, root: t.TempDir(), creds: t.TempDir(), fail: map[string]int{}, net: newNetwork(), own: "10.0.0.10"}
-	n.put("usr/lib/imgbuild/node.json", fmt.Sprintf(`{"role":%q,"kubernetesVersion":"1.37.2","podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","dnsDomain":"cluster.local","proxyMode":"nftables","cni":"flannel","images":["r.io/pause:1"],"planID":"p1"}`, role))
+	n.put("etc/imgbuild/node.json", fmt.Sprintf(`{"role":%q,"kubernetesVersion":"1.37.2","podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","dnsDomain":"cluster.local","proxyMode":"nftables","cni":"flannel","images":["r.io/pause:1"],"planID":"p1"}`, role))
 	n.put("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 	n.put("etc/hosts", "127.0.0.1 localhost\n")
-	n.put("usr/lib/imgbuild/manifests/flannel.yaml", "")
+	n.put("etc/imgbuild/manifests/flannel.yaml", "")
 	for _, dir := range []string{"etc/kubernetes", "var/lib/kubelet", "root"} {
 		if err := os.MkdirAll(filepath.Join(n.root, dir), 0o755); err != nil {
 			t.Fatal(err)

@@ -154,7 +154,7 @@ func (a *Agent) applyNetwork(ctx context.Context) error {
 	if a.facts.CNI == "none" {
 		return nil
 	}
-	manifest := a.path("/usr/lib/imgbuild/manifests", a.facts.CNI+".yaml")
+	manifest := a.path("/etc/imgbuild/manifests", a.facts.CNI+".yaml")
 	args := []string{"--kubeconfig", a.path(adminConf), "apply"}
 	if a.facts.CNI == "flannel" {
 		filled, err := a.fillManifest(manifest)

@@ -15,11 +15,11 @@ import (
 func TestForeignManifestIsAppliedAsItIs(t *testing.T) {
 	for cni, want := range map[string]string{
 		"flannel": "kubectl --kubeconfig /etc/kubernetes/admin.conf apply -f " + filepath.Join(RunDir, "network.yaml"),
-		"calico":  "kubectl --kubeconfig /etc/kubernetes/admin.conf apply --server-side --force-conflicts -f /usr/lib/imgbuild/manifests/calico.yaml",
+		"calico":  "kubectl --kubeconfig /etc/kubernetes/admin.conf apply --server-side --force-conflicts -f /etc/imgbuild/manifests/calico.yaml",
 		"none":    "",
 	} {
 		n := newNode(t, "master", nil)
-		n.put("usr/lib/imgbuild/manifests/"+cni+".yaml", "host: @API_HOST@")
+		n.put("etc/imgbuild/manifests/"+cni+".yaml", "host: @API_HOST@")
 		a := &Agent{Root: n.root, Runner: n, facts: config.Facts{CNI: cni}, config: &config.NodeConfig{Endpoint: net.JoinHostPort("10.0.0.10", "6443")}}
 		if err := a.applyNetwork(t.Context()); err != nil {
 			t.Errorf("%s: %v", cni, err)

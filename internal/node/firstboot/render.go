@@ -61,13 +61,13 @@ const leaseArgs = `  - {name: leader-elect-lease-duration, value: 60s}
 const apiServerArgs = `  extraArgs:
   - {name: profiling, value: "false"}
   - {name: service-account-extend-token-expiration, value: "false"}
-  - {name: audit-policy-file, value: /usr/lib/imgbuild/audit-policy.yaml}
+  - {name: audit-policy-file, value: /etc/imgbuild/audit-policy.yaml}
   - {name: audit-log-path, value: /var/log/kubernetes/audit/audit.log}
   - {name: audit-log-maxage, value: "30"}
   - {name: audit-log-maxbackup, value: "10"}
   - {name: audit-log-maxsize, value: "100"}
   extraVolumes:
-  - {name: audit-policy, hostPath: /usr/lib/imgbuild/audit-policy.yaml, mountPath: /usr/lib/imgbuild/audit-policy.yaml, readOnly: true, pathType: File}
+  - {name: audit-policy, hostPath: /etc/imgbuild/audit-policy.yaml, mountPath: /etc/imgbuild/audit-policy.yaml, readOnly: true, pathType: File}
   - {name: audit-log, hostPath: /var/log/kubernetes/audit, mountPath: /var/log/kubernetes/audit, pathType: DirectoryOrCreate}
 `
 
