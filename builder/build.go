@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/imgbuild/imgbuild/builder/assemble"
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
@@ -25,6 +24,7 @@ type Options struct {
 	Role     string
 	Files    []string // spec files over the role's profile, in order
 	Sets     []string // "key.path=value" over those
+	Host     string   // OS of the host that reads a config; over Sets; empty: what the spec says
 	Out      string   // folder for everything that is written
 	LockFile string   // empty: imgbuild.lock in Out
 	CacheDir string   // empty: the XDG cache folder
@@ -88,7 +88,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := seal(ctx, o, p, root, tools, scratch.path)
+	a, err := begin(ctx, o, p, root, tools, scratch.path)
 	if err != nil {
 		return nil, err
 	}
@@ -96,14 +96,14 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	var bills []document
 	group, sub := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		disk, err := assembleDisk(sub, o, p, root, sealed)
+		made, err := a.finish(sub)
 		if err == nil {
-			manifest, err = writeOutputs(sub, o, p, disk, scratch.path)
+			manifest, err = writeOutputs(sub, o, p, made, scratch.path)
 		}
 		return err
 	})
 	group.Go(func() (err error) {
-		bills, err = describe(sub, o, p, root, sources.Store())
+		bills, err = describe(sub, o, a, sources.Store())
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -229,14 +229,4 @@ func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tool
 	}
 	l.images, err = rootfs.PlaceImages(l.root, g.images)
 	return l, err
-}
-
-func seal(ctx context.Context, o Options, p *plan.Plan, l *laid, t *tools, scratch string) (*assemble.Sealed, error) {
-	defer o.Report.Stage("sealing the root file system")()
-	return assemble.Seal(ctx, p, l.root, l.kernel, t.initrd, scratch)
-}
-
-func assembleDisk(ctx context.Context, o Options, p *plan.Plan, l *laid, s *assemble.Sealed) (*assemble.Disk, error) {
-	defer o.Report.Stage("assembling the disk")()
-	return assemble.Build(ctx, p, l.root, l.kernel, s)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/imgbuild/imgbuild/builder/bill"
+	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/internal/fault"
@@ -25,9 +26,14 @@ func loadKey(ctx context.Context, o Options) (*bill.Key, error) {
 }
 
 // describe makes both bills of materials.
-func describe(ctx context.Context, o Options, p *plan.Plan, l *laid, s *store.Store) ([]document, error) {
+func describe(ctx context.Context, o Options, a *artefacts, s *store.Store) ([]document, error) {
 	defer o.Report.Stage("listing what is in the image")()
-	b, err := bill.Make(ctx, p, rootfs.Version(p), l.root, l.images, bill.Sums{Store: s})
+	p := a.plan
+	image := bill.Image{Plan: p, Version: rootfs.Version(p), Root: a.laid.root, Containers: a.laid.images}
+	if !a.needs[output.Disk] {
+		image.Payload = a.payload
+	}
+	b, err := bill.Make(ctx, image, bill.Sums{Store: s})
 	if err != nil {
 		return nil, err
 	}

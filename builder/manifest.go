@@ -16,7 +16,6 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/imgbuild/imgbuild/builder/assemble"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/plan"
@@ -30,7 +29,7 @@ type Manifest struct {
 	Role       string            `json:"role"`
 	Arch       string            `json:"arch"`
 	Kubernetes string            `json:"kubernetes"`
-	RootHash   string            `json:"rootHash"` // of dm-verity, hex
+	RootHash   string            `json:"rootHash"` // of dm-verity, hex; empty without a disk
 	UKI        string            `json:"uki"`      // path in the ESP
 	Outputs    []Written         `json:"outputs"`
 	Documents  []Written         `json:"documents"` // that speak of the outputs: bills of materials, provenance
@@ -83,8 +82,8 @@ type Written struct {
 
 // writeOutputs makes every output in the scratch folder, those that consume the
 // disk last. What they measure is not known yet.
-func writeOutputs(ctx context.Context, o Options, p *plan.Plan, d *assemble.Disk, scratch string) (*Manifest, error) {
-	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: d.RootHash, UKI: d.UKI,
+func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scratch string) (*Manifest, error) {
+	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: from.disk.RootHash, UKI: from.disk.UKI,
 		Spec: p.Spec.Canonical(), Images: p.Images, Inputs: p.Inputs, Tools: p.Tools}
 	for _, last := range []bool{false, true} {
 		for _, out := range p.Outputs {
@@ -97,7 +96,7 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, d *assemble.Disk
 			}
 			done := o.Report.Stage("writing " + out.File)
 			file := filepath.Join(scratch, out.File)
-			if err := format.Write(ctx, d.Path, file, out.Compress); err != nil {
+			if err := format.Write(ctx, &from.Made, file, out.Compress); err != nil {
 				return nil, err
 			}
 			m.Outputs = append(m.Outputs, Written{Format: out.Format, File: out.File})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +29,9 @@ func Load(o Options) (*spec.Node, error) {
 		return o.node, nil
 	}
 	in := spec.Input{Role: o.Role, Profiles: profiles.Files, Sets: o.Sets}
+	if o.Host != "" {
+		in.Sets = append(slices.Clone(in.Sets), "host.os="+o.Host)
+	}
 	for _, name := range o.Files {
 		data, err := readDocument(name)
 		if err != nil {

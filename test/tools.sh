@@ -27,6 +27,7 @@ want sgdisk gdisk
 want sfdisk fdisk
 want objdump binutils
 want nft nftables
+want /usr/lib/dracut/modules.d/30ignition/ignition ignition
 want openssl openssl
 want softhsm2-util softhsm2
 want pkcs11-tool opensc

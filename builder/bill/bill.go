@@ -64,24 +64,40 @@ type Bill struct {
 	Unowned           []string // files that belong to no component, sorted
 }
 
-// Make reads the sealed tree. Images says which container image brought what lies
-// below a folder; sums gives the digests of the files.
-func Make(ctx context.Context, p *plan.Plan, version string, root *tree.Tree, images map[string]string, sums Sums) (*Bill, error) {
-	b := &Bill{Name: p.Name(), Version: version, ID: p.ID, Files: map[string]*File{}}
-	if err := b.readFiles(ctx, root, sums); err != nil {
+// Image is what a bill is made of.
+type Image struct {
+	Plan       *plan.Plan
+	Version    string            // rootfs'
+	Root       *tree.Tree        // sealed
+	Containers map[string]string // which container image brought what lies below a folder
+	Payload    *tree.Tree        // where the root is not delivered, but this part of it; else nil
+}
+
+// delivered is the tree whose files are listed.
+func (i Image) delivered() *tree.Tree {
+	if i.Payload != nil {
+		return i.Payload
+	}
+	return i.Root
+}
+
+// Make reads the sealed tree. Sums gives the digests of the files.
+func Make(ctx context.Context, i Image, sums Sums) (*Bill, error) {
+	p := i.Plan
+	b := &Bill{Name: p.Name(), Version: i.Version, ID: p.ID, Files: map[string]*File{}}
+	if err := b.readFiles(ctx, i.delivered(), sums); err != nil {
 		return nil, fmt.Errorf("listing the image's files: %w", err)
 	}
-	o := &owners{tree: root, by: map[string]*Component{}}
-	parts, err := b.addParts(p, root, images, o)
+	o := &owners{tree: i.Root, by: map[string]*Component{}}
+	parts, err := b.addParts(p, i, o)
 	if err != nil {
 		return nil, fmt.Errorf("listing the image's parts: %w", err)
 	}
 	b.addOwn(p, o)
-	packages, err := readPackages(root, p.Arch)
+	packages, err := readPackages(i.Root, p.Arch)
 	if err != nil {
 		return nil, fmt.Errorf("listing the image's packages: %w", err)
 	}
-	b.Components = append(b.Components, packages...)
 	o.claimPackages(packages)
 	for _, file := range b.sortedFiles() {
 		c := o.of(file)
@@ -91,7 +107,10 @@ func Make(ctx context.Context, p *plan.Plan, version string, root *tree.Tree, im
 		}
 		c.Files = append(c.Files, file)
 	}
-	b.Components = append(b.Components, parts...)
+	if i.Payload != nil { // of a package that brings nothing to it, it has nothing
+		packages = slices.DeleteFunc(packages, func(c *Component) bool { return len(c.Files) == 0 })
+	}
+	b.Components = append(append(b.Components, packages...), parts...)
 	slices.SortFunc(b.Components, func(x, y *Component) int { return strings.Compare(x.Reference(), y.Reference()) })
 	return b, nil
 }
@@ -151,7 +170,7 @@ func (v *inventory) needs(c *Component, executable tree.Content) {
 
 // addParts lists the executables that lie beside the packages, the container images,
 // and the Go modules that both are built from.
-func (b *Bill) addParts(p *plan.Plan, root *tree.Tree, images map[string]string, o *owners) ([]*Component, error) {
+func (b *Bill) addParts(p *plan.Plan, i Image, o *owners) ([]*Component, error) {
 	v := &inventory{by: map[string]*Component{}}
 	pins, containers := map[string]lock.Pin{}, map[string]*Component{}
 	for _, pin := range p.Inputs {
@@ -159,11 +178,14 @@ func (b *Bill) addParts(p *plan.Plan, root *tree.Tree, images map[string]string,
 		case lock.KindPart:
 			pins[pin.Name] = pin
 		case lock.KindImage:
+			if i.Payload != nil {
+				continue
+			}
 			containers[pin.Name] = v.add(&Component{Kind: Container, Name: strings.TrimSuffix(pin.Name, ":"+pin.Version), Version: pin.Version, Digest: sha256Of(pin), PURL: purl(pin)})
 		}
 	}
-	if err := root.Walk(func(file string, n *tree.Node) error {
-		if c := containers[imageOf(images, file)]; c != nil && n.Mode.IsRegular() {
+	if err := i.delivered().Walk(func(file string, n *tree.Node) error {
+		if c := containers[imageOf(i.Containers, file)]; c != nil && n.Mode.IsRegular() {
 			o.by[file] = c
 			v.needs(c, n.Content)
 		}
@@ -175,9 +197,12 @@ func (b *Bill) addParts(p *plan.Plan, root *tree.Tree, images map[string]string,
 		if f.Part == "" {
 			continue
 		}
-		where, n, err := root.Resolve(f.Path)
+		where, n, err := i.Root.Resolve(f.Path)
 		if err != nil {
 			return nil, err
+		}
+		if b.Files[where] == nil {
+			continue
 		}
 		c := &Component{Kind: Own, Name: f.Part, Version: b.Version, PURL: "pkg:generic/" + f.Part + "@" + b.Version}
 		if pin, ok := pins[f.Part]; ok {
@@ -216,7 +241,7 @@ func (b *Bill) addOwn(p *plan.Plan, o *owners) {
 		o.by[f] = own
 	}
 	for file := range b.Files {
-		if strings.HasPrefix(file, imagesDir) && o.by[file] == nil { // what containerd is told of the images
+		if (strings.HasPrefix(file, imagesDir) || strings.HasPrefix(file, "usr/lib/extension-release.d/")) && o.by[file] == nil { // what containerd is told of the images, and a host of the payload
 			o.by[file] = own
 		}
 	}

@@ -78,7 +78,7 @@ func example(t *testing.T) (*plan.Plan, *tree.Tree) {
 
 func TestOwners(t *testing.T) {
 	p, root := example(t)
-	b, err := Make(t.Context(), p, "1.37.2-abab", root, map[string]string{imagesDir + "snapshots/1/fs": "registry.k8s.io/pause:3.10.2"}, Sums{})
+	b, err := Make(t.Context(), Image{Plan: p, Version: "1.37.2-abab", Root: root, Containers: map[string]string{imagesDir + "snapshots/1/fs": "registry.k8s.io/pause:3.10.2"}}, Sums{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestDocuments(t *testing.T) {
 	p, root := example(t)
 	var first [][]byte
 	for range 2 {
-		b, err := Make(t.Context(), p, "1", root, nil, Sums{})
+		b, err := Make(t.Context(), Image{Plan: p, Version: "1", Root: root}, Sums{})
 		if err != nil {
 			t.Fatal(err)
 		}

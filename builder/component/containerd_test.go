@@ -66,7 +66,7 @@ func TestContainerdConfig(t *testing.T) {
 				c.images + c.pause:                     `"` + pause + `"`,
 				c.images + "registry.config_path":      `"/etc/containerd/certs.d"`,
 				c.runtime + options + "SystemdCgroup":  "true",
-				c.runtime + options + "BinaryName":     `"/usr/sbin/runc"`,
+				c.runtime + options + "BinaryName":     `"runc"`,
 				c.runtime + "cni.conf_dir":             `"/etc/cni/net.d"`,
 				c.runtime + key:                        value,
 				c.runtime + "enable_unprivileged_icmp": "true",

@@ -4,27 +4,60 @@ package output
 
 import (
 	"context"
-	"fmt"
 	"os"
 
+	"github.com/imgbuild/imgbuild/builder/host"
 	"github.com/imgbuild/imgbuild/internal/fault"
-	"github.com/imgbuild/imgbuild/internal/qcow2"
 )
 
-// Format is one output format. Write makes the file dst from the raw disk image;
-// where it consumes the disk (Last), it runs after all others.
+// Artefact is what an output is made of, besides the plan. One that no output needs
+// is not made.
+type Artefact string
+
+// The artefacts.
+const (
+	Disk    Artefact = "disk"    // the assembled raw disk
+	Payload Artefact = "payload" // the system extension with the Kubernetes programs
+)
+
+// Reader is how an output is read back.
+type Reader int
+
+// The readers of builder/verify.
+const (
+	AsDisk Reader = iota
+	AsExtension
+	AsConfig
+)
+
+// Made is the artefacts, as files in a scratch folder, and the node on a host.
+type Made struct {
+	Disk    string
+	Payload string
+	Host    *host.Node   // of the OS that a config is for; nil without a config
+	Release string       // of the OS
+	From    host.Payload // where hosts find the payload
+}
+
+// Format is one output format. Write makes the file dst; where it consumes what it is
+// made of (Last), it runs after all others.
 type Format struct {
 	Name  string
 	Doc   string
+	Needs Artefact
+	Reads Reader
 	Last  bool
-	Write func(ctx context.Context, disk, dst string, compress bool) error
+	Write func(ctx context.Context, m *Made, dst string, compress bool) error
 }
 
 // All lists the formats.
 func All() []Format {
 	return []Format{
-		{Name: "qcow2", Doc: "QEMU copy-on-write image, version 3", Write: writeQcow2},
-		{Name: "raw", Doc: "the disk byte for byte, sparse", Last: true, Write: writeRaw},
+		{Name: "qcow2", Doc: "QEMU copy-on-write image, version 3", Needs: Disk, Write: writeQcow2},
+		{Name: "butane", Doc: "the node on a host, as a Butane config", Needs: Payload, Reads: AsConfig, Write: writeButane},
+		{Name: "ignition", Doc: "the node on a host, as an Ignition config", Needs: Payload, Reads: AsConfig, Write: writeIgnition},
+		{Name: "raw", Doc: "the disk byte for byte, sparse", Needs: Disk, Last: true, Write: writeRaw},
+		{Name: "sysext", Doc: "the Kubernetes programs for hosts, as a system extension", Needs: Payload, Reads: AsExtension, Last: true, Write: writeSysext},
 	}
 }
 
@@ -38,31 +71,21 @@ func Find(name string) (Format, error) {
 	return Format{}, fault.New(fault.Spec, "unknown output format %q", name)
 }
 
-func writeRaw(_ context.Context, disk, dst string, _ bool) error { return os.Rename(disk, dst) }
-
-func writeQcow2(ctx context.Context, disk, dst string, compress bool) (err error) {
-	src, err := os.Open(disk) // #nosec G304 -- our own scratch file
-	if err != nil {
-		return err
+// Needed says which artefacts the formats of these names are made of.
+func Needed(names []string) (map[Artefact]bool, error) {
+	out := map[Artefact]bool{}
+	for _, name := range names {
+		f, err := Find(name)
+		if err != nil {
+			return nil, err
+		}
+		out[f.Needs] = true
 	}
-	defer src.Close() //nolint:errcheck // read only
-	info, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	out, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644) // #nosec G302 G304 -- an image holds no secret
-	if err != nil {
-		return err
-	}
-	if err := qcow2.Write(ctx, out, src, info.Size(), qcow2.Options{Compress: compress}); err != nil {
-		return fmt.Errorf("writing qcow2: %w", closeAfter(out, err))
-	}
-	return out.Close()
+	return out, nil
 }
 
-func closeAfter(f *os.File, err error) error {
-	if cerr := f.Close(); err == nil {
-		return cerr
-	}
-	return err
+func writeRaw(_ context.Context, m *Made, dst string, _ bool) error { return os.Rename(m.Disk, dst) }
+
+func writeSysext(_ context.Context, m *Made, dst string, _ bool) error {
+	return os.Rename(m.Payload, dst)
 }

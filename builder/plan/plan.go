@@ -109,13 +109,32 @@ func Make(n *spec.Node, pins []lock.Pin, tools map[string]string) (*Plan, error)
 	}
 	p.ID = p.hash()
 	for _, f := range n.Output.Formats {
-		p.Outputs = append(p.Outputs, Output{Format: f, File: p.Name() + "." + f, Compress: n.Output.Compress && f != "raw"})
+		p.Outputs = append(p.Outputs, Output{Format: f, File: p.fileOf(f), Compress: n.Output.Compress && f == "qcow2"})
 	}
 	return p, p.addFacts(n, facts)
 }
 
 // Name is what the outputs are called, without an ending.
 func (p *Plan) Name() string { return cmp.Or(p.Spec.Output.Name, p.Role) }
+
+// Payload is what the system extension with the Kubernetes programs is called. It is
+// the same for both roles.
+func (p *Plan) Payload() string {
+	return "kubernetes-" + p.Spec.Kubernetes.Version + "-" + p.Arch
+}
+
+// fileOf is the file name of an output; a system extension must be called as it says itself.
+func (p *Plan) fileOf(format string) string {
+	switch format {
+	case "ignition":
+		return p.Name() + ".ign"
+	case "butane":
+		return p.Name() + ".bu"
+	case "sysext":
+		return p.Payload() + ".raw"
+	}
+	return p.Name() + "." + format
+}
 
 // merge joins what the components add. Two components that put different
 // things at one path are a mistake of the builder, named.
@@ -151,7 +170,7 @@ func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
 // where the user's folders lie does not make another node.
 func (p *Plan) hash() string {
 	said := *p.Spec
-	said.Output, said.Kubernetes.Dir, said.Containerd.Dir, said.Kubernetes.Release.Roots = spec.Output{}, "", "", ""
+	said.Output, said.Host, said.Kubernetes.Dir, said.Containerd.Dir, said.Kubernetes.Release.Roots = spec.Output{}, spec.Host{}, "", "", ""
 	said.CNI.Manifest.File = "" // its digest stays
 	same := *p
 	same.Spec = &said

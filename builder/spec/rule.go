@@ -85,6 +85,9 @@ var rules = map[string]rule{
 	"files[].mode":    {Pattern: `^0[0-7]{3}$`, Want: "a mode", Hint: `write it in quotes, as "0644"`},
 
 	"disk.varSize":     {Pattern: `^[1-9][0-9]{0,5}(Mi|Gi|Ti)$`, Want: "a size", Hint: `write it as "4Gi" or "512Mi"`},
+	"host.os":          {Enum: hosts},
+	"host.release":     {Pattern: `^[0-9]+(\.[0-9]+)*$`, Want: "a release", Hint: `write it as "3185.0.0"`},
+	"host.payload":     {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
 	"output.formats[]": {Enum: formats},
 	"output.name":      {Pattern: `^[A-Za-z0-9][A-Za-z0-9._-]*$`, Want: "a file name", Hint: "use letters, digits and . _ - only; the folder is given by -o", Max: 100},
 }
@@ -117,7 +120,7 @@ func (r rule) check(s string) (message, hint string) {
 	return "", ""
 }
 
-// orList joins names for a sentence: "raw or qcow2".
+// orList joins names for a sentence: "raw, qcow2, ignition, butane or sysext".
 func orList(names []string) string {
 	if len(names) == 1 {
 		return names[0]

@@ -49,6 +49,8 @@ type Node struct {
 	Files []File `json:"files,omitempty"`
 	// Room on the disk.
 	Disk Disk `json:"disk"`
+	// Who reads a config, for the formats that are one.
+	Host Host `json:"host,omitzero"`
 	// What the build writes.
 	Output Output `json:"output"`
 }
@@ -182,9 +184,19 @@ type Disk struct {
 	VarSize string `json:"varSize,omitempty"`
 }
 
+// Host is an operating system that imgbuild did not build, and that a config makes a node.
+type Host struct {
+	// The operating system: debian, flatcar or fcos (Fedora CoreOS).
+	OS string `json:"os,omitempty"`
+	// Its release, which decides the version of the format: "3185.0.0". Left out: a new one.
+	Release string `json:"release,omitempty"`
+	// URL of the folder that hosts fetch the payload from (format sysext), which the config names with its digest.
+	Payload string `json:"payload,omitempty"`
+}
+
 // Output is what the build writes.
 type Output struct {
-	// Formats: raw, qcow2.
+	// Formats of a disk: raw, qcow2. For hosts: ignition, butane, and sysext, the payload that these name.
 	Formats []string `json:"formats,omitempty"`
 	// Whether formats that can be compressed are.
 	Compress bool `json:"compress"`

@@ -17,6 +17,7 @@ func Validate(n *Node) Findings {
 	c.strings(reflect.ValueOf(n).Elem(), "")
 	c.required()
 	c.base()
+	c.host()
 	c.versions()
 	c.sources()
 	c.networks()
@@ -115,6 +116,23 @@ func (c *checker) required() {
 	}
 	if len(n.Output.Formats) == 0 {
 		c.fail("output.formats", "no format", "use "+orList(formats))
+	}
+}
+
+// host checks that a config knows who reads it, and where the payload lies.
+func (c *checker) host() {
+	h := c.n.Host
+	for _, format := range c.n.Output.Formats {
+		if !slices.Contains(configs, format) {
+			continue
+		}
+		if h.OS == "" {
+			c.fail("host.os", "format "+format+" is for a host, and none is named", "use "+orList(hosts)+", or --base")
+		}
+		if h.Payload == "" {
+			c.fail("host.payload", "format "+format+" names the payload by a URL", "say in which folder hosts will find the file that format sysext writes: https://files.example/nodes")
+		}
+		return
 	}
 }
 

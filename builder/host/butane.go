@@ -1,0 +1,166 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/coreos/butane/config"
+	"github.com/coreos/butane/config/common"
+	ignition "github.com/coreos/ignition/v2/config/v3_3"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/imgbuild/imgbuild/builder/component"
+)
+
+// Payload is where a host finds the payload.
+type Payload struct {
+	Name   string // kubernetes-1.37.2-amd64, of the extension
+	URL    string
+	SHA256 string // hex
+}
+
+// file is the payload's name on the host.
+func (p Payload) file() string { return "/etc/extensions/" + p.Name + ".raw" }
+
+// The Butane schema as far as it is used (Butane's configuration specification).
+type (
+	butane struct {
+		Variant   string        `yaml:"variant"`
+		Version   string        `yaml:"version"`
+		Arguments *arguments    `yaml:"kernel_arguments,omitempty"`
+		Storage   storage       `yaml:"storage"`
+		Systemd   butaneSystemd `yaml:"systemd"`
+	}
+	arguments struct {
+		ShouldExist []string `yaml:"should_exist"`
+	}
+	storage struct {
+		Files []butaneFile `yaml:"files,omitempty"`
+		Links []butaneLink `yaml:"links,omitempty"`
+	}
+	butaneFile struct {
+		Path      string    `yaml:"path"`
+		Overwrite bool      `yaml:"overwrite,omitempty"`
+		Mode      yaml.Node `yaml:"mode"`
+		Contents  contents  `yaml:"contents"`
+	}
+	contents struct {
+		Inline       string        `yaml:"inline,omitempty"`
+		Source       string        `yaml:"source,omitempty"`
+		Verification *verification `yaml:"verification,omitempty"`
+	}
+	verification struct {
+		Hash string `yaml:"hash"`
+	}
+	butaneLink struct {
+		Path      string `yaml:"path"`
+		Overwrite bool   `yaml:"overwrite,omitempty"`
+		Target    string `yaml:"target"`
+	}
+	butaneSystemd struct {
+		Units []*butaneUnit `yaml:"units,omitempty"`
+	}
+	butaneUnit struct {
+		Name     string       `yaml:"name"`
+		Enabled  bool         `yaml:"enabled,omitempty"`
+		Mask     bool         `yaml:"mask,omitempty"`
+		Contents string       `yaml:"contents,omitempty"`
+		Dropins  []butaneUnit `yaml:"dropins,omitempty"`
+	}
+)
+
+// Butane is the node as a Butane config, for a person to read and to keep.
+func (n *Node) Butane(release string, p Payload) ([]byte, error) {
+	r, err := n.OS.formats(release)
+	if err != nil {
+		return nil, err
+	}
+	c := butane{Variant: n.OS.variant, Version: r.butane}
+	if len(n.Cmdline) > 0 {
+		c.Arguments = &arguments{n.Cmdline}
+	}
+	for _, f := range n.Files {
+		switch {
+		case f.Link != "":
+			c.Storage.Links = append(c.Storage.Links, butaneLink{f.Path, true, f.Link})
+		case !c.Systemd.takes(f):
+			c.Storage.Files = append(c.Storage.Files, butaneFile{f.Path, true, octal(f.Mode), contents{Inline: f.Text}})
+		}
+	}
+	c.Storage.Files = append(c.Storage.Files, butaneFile{p.file(), true, octal(0o644), contents{Source: p.URL, Verification: &verification{"sha256-" + p.SHA256}}})
+	for _, u := range n.units() {
+		c.Systemd.unit(u.Name).Enabled = true
+	}
+	for _, name := range n.Mask {
+		c.Systemd.unit(name).Mask = true
+	}
+	start := c.Systemd.unit(payloadUnit)
+	start.Enabled, start.Contents = true, n.starter()
+	slices.SortFunc(c.Systemd.Units, func(a, b *butaneUnit) int { return strings.Compare(a.Name, b.Name) })
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "# A Kubernetes %s for %s: Ignition %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, r.ignition, p.Name)
+	e := yaml.NewEncoder(&out)
+	e.SetIndent(2)
+	if err := e.Encode(c); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+func octal(mode uint32) yaml.Node {
+	return yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: fmt.Sprintf("%#o", mode)}
+}
+
+// unit finds or makes the entry of a unit.
+func (s *butaneSystemd) unit(name string) *butaneUnit {
+	i := slices.IndexFunc(s.Units, func(u *butaneUnit) bool { return u.Name == name })
+	if i < 0 {
+		s.Units = append(s.Units, &butaneUnit{Name: name})
+		i = len(s.Units) - 1
+	}
+	return s.Units[i]
+}
+
+// takes puts unit files and drop-ins of units where Butane has a place for them. A
+// drop-in for many units by a prefix ("imgbuild-.service.d") is none of a unit.
+func (s *butaneSystemd) takes(f component.File) bool {
+	name, ok := strings.CutPrefix(f.Path, "/etc/systemd/system/")
+	if !ok || f.Mode != 0o644 {
+		return false
+	}
+	unit, dropin, isDropin := strings.Cut(name, ".d/")
+	switch {
+	case !isDropin && !strings.Contains(name, "/"):
+		s.unit(name).Contents = f.Text
+	case isDropin && !strings.Contains(unit, "-."):
+		u := s.unit(unit)
+		u.Dropins = append(u.Dropins, butaneUnit{Name: path.Base(dropin), Contents: f.Text})
+	default:
+		return false
+	}
+	return true
+}
+
+// Ignition is the node as an Ignition config, translated by Butane and validated by
+// Ignition's own code.
+func (n *Node) Ignition(release string, p Payload) ([]byte, error) {
+	text, err := n.Butane(release, p)
+	if err != nil {
+		return nil, err
+	}
+	out, report, err := config.TranslateBytes(text, common.TranslateBytesOptions{Raw: true})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("translating to Ignition: %w", err), errors.New(report.String()))
+	}
+	if len(report.Entries) > 0 {
+		return nil, fmt.Errorf("translating to Ignition: %s", report.String())
+	}
+	if _, report, err = ignition.Parse(out); err != nil || len(report.Entries) > 0 {
+		return nil, fmt.Errorf("the Ignition config is not valid: %w %s", err, report.String())
+	}
+	return append(out, '\n'), nil
+}

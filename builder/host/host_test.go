@@ -1,0 +1,264 @@
+package host
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/profiles"
+)
+
+var update = flag.Bool("update", false, "write the golden configs anew")
+
+// decide is a role's plan by the profile alone.
+func decide(t *testing.T, role string, sets ...string) *plan.Plan {
+	t.Helper()
+	n, found := spec.Load(spec.Input{Role: role, Profiles: profiles.Files, Sets: sets})
+	if n == nil {
+		t.Fatalf("findings:\n%v", found)
+	}
+	p, err := plan.Make(n, []lock.Pin{{Kind: lock.KindImage, Name: "registry.k8s.io/pause:3.10.2", Version: "3.10.2"}}, map[string]string{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func on(t *testing.T, name string, p *plan.Plan) *Node {
+	t.Helper()
+	os, err := Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := Of(p, os)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+var sample = Payload{Name: "kubernetes-1.37.2-amd64", URL: "https://files.example/nodes/kubernetes-1.37.2-amd64.raw", SHA256: strings.Repeat("ab", 32)}
+
+// TestParity holds every part of the node tree against what becomes of it: the config
+// has it, the payload has it, or it is on the list of what is left, once, with a reason.
+func TestParity(t *testing.T) {
+	for _, role := range []string{"master", "worker"} {
+		for _, name := range Names() {
+			p := decide(t, role)
+			n := on(t, name, p)
+			if got := len(n.Files) + len(n.Payload) + len(n.leftOf("/")); got != len(p.Files) {
+				t.Errorf("%s on %s: %d files written, %d in the payload and %d left, of %d", role, name, len(n.Files), len(n.Payload), len(n.leftOf("/")), len(p.Files))
+			}
+			if got := len(n.Enable) + len(n.leftOf("unit ")); got != len(p.Units.Enable) {
+				t.Errorf("%s on %s: %d units of %d", role, name, got, len(p.Units.Enable))
+			}
+			if got := len(n.Mask) + len(n.leftOf("mask ")); got != len(p.Units.Mask) {
+				t.Errorf("%s on %s: %d masks of %d", role, name, got, len(p.Units.Mask))
+			}
+			if got := len(n.Cmdline) + len(n.leftOf("cmdline ")); got != len(p.Cmdline) {
+				t.Errorf("%s on %s: %d words of %d", role, name, got, len(p.Cmdline))
+			}
+			for _, l := range n.Left {
+				if l.Why == "" {
+					t.Errorf("%s on %s: %s is left without a reason", role, name, l.What)
+				}
+			}
+			for _, f := range n.Files {
+				if !strings.HasPrefix(f.Path, "/etc/") {
+					t.Errorf("%s on %s: %s is not in /etc", role, name, f.Path)
+				}
+			}
+		}
+	}
+}
+
+func (n *Node) leftOf(kind string) (out []string) {
+	for _, l := range n.Left {
+		if strings.HasPrefix(l.What, kind) {
+			out = append(out, l.What)
+		}
+	}
+	return out
+}
+
+// TestOnePayload wants the same payload for both roles.
+func TestOnePayload(t *testing.T) {
+	master, worker := on(t, "debian", decide(t, "master", "cni.name=flannel")), on(t, "debian", decide(t, "worker"))
+	if diff := cmp.Diff(master.Payload, worker.Payload); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestGolden keeps a Butane config where a review sees it.
+func TestGolden(t *testing.T) {
+	text, err := on(t, "flatcar", decide(t, "worker")).Butane("", sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file = "testdata/worker-flatcar.bu"
+	if *update {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(text)); diff != "" {
+		t.Error(diff)
+	}
+	if strings.Contains(string(text), "base64") {
+		t.Error("text is not inline")
+	}
+}
+
+func TestReleases(t *testing.T) {
+	flatcar, _ := Find("flatcar")
+	for release, want := range map[string]string{"": "1.0.0", "3185.0.0": "1.0.0", "4230.2.0": "1.0.0"} {
+		if got, err := flatcar.formats(release); err != nil || got.butane != want {
+			t.Errorf("%s: %v, %v", release, got, err)
+		}
+	}
+	if _, err := flatcar.formats("3033.2.0"); err == nil || !strings.Contains(err.Error(), "use 3185.0.0 or later") {
+		t.Error(err)
+	}
+}
+
+// engine is where Debian's package has the program that runs in an initrd.
+const engine = "/usr/lib/dracut/modules.d/30ignition/ignition"
+
+// TestIgnition has the real Ignition apply the config to an empty root, and holds what
+// it makes against the node.
+func TestIgnition(t *testing.T) {
+	if _, err := os.Stat(engine); err != nil {
+		t.Skip("the host has no package ignition")
+	}
+	payload := []byte("the payload")
+	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/kubernetes.raw" {
+			_, _ = w.Write(payload)
+		}
+	}))
+	t.Cleanup(files.Close)
+	from := Payload{Name: sample.Name, URL: files.URL + "/kubernetes.raw", SHA256: fmt.Sprintf("%x", sha256.Sum256(payload))}
+	for _, role := range []string{"master", "worker"} {
+		t.Run(role, func(t *testing.T) {
+			n := on(t, "debian", decide(t, role))
+			text, err := n.Ignition("", from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			root := apply(t, text)
+			for _, f := range n.Files {
+				holds(t, root, f.Path, f.Text, f.Mode, f.Link)
+			}
+			holds(t, root, from.file(), string(payload), 0o644, "")
+			for _, name := range n.Mask {
+				holds(t, root, "/etc/systemd/system/"+name, "", 0, "/dev/null")
+			}
+			preset, err := os.ReadFile(filepath.Join(root, "etc/systemd/system-preset/20-ignition.preset"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range append(n.units(), n.Enable...) {
+				if want := "enable " + u.Name; !n.brings(u.Name) && !slices.Contains(strings.Split(string(preset), "\n"), want) {
+					t.Errorf("no line %q in\n%s", want, preset)
+				}
+			}
+		})
+	}
+	bad := from
+	bad.SHA256 = strings.Repeat("00", 32)
+	text, err := on(t, "debian", decide(t, "worker")).Ignition("", bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := ignite(t, text, t.TempDir()); err == nil || !strings.Contains(out, "hash verification failed") {
+		t.Errorf("a payload with another digest: %v\n%s", err, out)
+	}
+}
+
+func apply(t *testing.T, config []byte) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	if out, err := ignite(t, config, root); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return root
+}
+
+// ignite runs the stages that matter. Debian's build ends by relabelling for SELinux,
+// asked or not: there is none, so what it calls for that does nothing.
+func ignite(t *testing.T, config []byte, root string) (said string, err error) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.ign")
+	must(t, os.WriteFile(file, config, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "setfiles"), []byte("#!/bin/sh\n"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(root, "etc/selinux"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "etc/selinux/config"), []byte("SELINUXTYPE=none\n"), 0o644))
+	var all strings.Builder
+	for _, stage := range []string{"fetch", "files"} {
+		err := run.Run(t.Context(), run.Cmd{Name: engine, Args: []string{"--platform=file", "--stage=" + stage, "--root=" + root, "--log-to-stdout",
+			"--config-cache=" + file + ".cache", "--neednet=" + file + ".net"}, Env: []string{"IGNITION_CONFIG_FILE=" + file, "PATH=" + dir + ":/usr/bin:/bin"}, Stdout: &all, Stderr: &all})
+		if err != nil {
+			return all.String(), err
+		}
+	}
+	return all.String(), nil
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func holds(t *testing.T, root, path, text string, mode uint32, link string) {
+	t.Helper()
+	file := filepath.Join(root, path)
+	if link != "" {
+		if got, err := os.Readlink(file); err != nil || got != link {
+			t.Errorf("%s leads to %q, %v; want %q", path, got, err, link)
+		}
+		return
+	}
+	got, err := os.ReadFile(file)
+	if err != nil || string(got) != text {
+		t.Errorf("%s: %v, %q; want %q", path, err, got, text)
+		return
+	}
+	if info, err := os.Stat(file); err != nil || fmt.Sprintf("%#o", info.Mode().Perm()) != fmt.Sprintf("%#o", mode) {
+		t.Errorf("%s has mode %v, want %#o", path, info.Mode(), mode)
+	}
+}
+
+// TestValid asks what the config says of itself, by Ignition's schema.
+func TestValid(t *testing.T) {
+	for _, name := range Names() {
+		text, err := on(t, name, decide(t, "master")).Ignition("", sample)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c struct{ Ignition struct{ Version string } }
+		if err := json.Unmarshal(text, &c); err != nil || c.Ignition.Version != "3.3.0" {
+			t.Errorf("%s: version %q, %v", name, c.Ignition.Version, err)
+		}
+	}
+}

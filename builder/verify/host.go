@@ -1,0 +1,73 @@
+package verify
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+
+	"github.com/erofs/go-erofs"
+)
+
+// Extension reads a system extension (UAPI Extension Image specification): it is called
+// as it says itself, brings nothing but what may lie below /usr, and the programs of a
+// node are in it.
+func Extension(file string) (*Report, error) {
+	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Format: "sysext", Size: info.Size(), Findings: []Finding{}}
+	err = guard(func() error {
+		fsys, err := erofs.Open(f)
+		if err != nil {
+			return err
+		}
+		return r.readExtension(fsys, strings.TrimSuffix(path.Base(file), ".raw"))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}
+
+func (r *Report) readExtension(fsys fs.FS, name string) error {
+	release := "usr/lib/extension-release.d/extension-release." + name
+	if text, err := fs.ReadFile(fsys, release); err != nil || !regexp.MustCompile(`(?m)^ID=`).Match(text) {
+		r.say("extension", release, "does not say for which system the extension is (%v)", err)
+	}
+	for _, program := range []string{"kubeadm", "kubelet", "kubectl", "crictl", "containerd", "runc"} {
+		if _, err := fs.Stat(fsys, "usr/bin/"+program); err != nil {
+			r.say("programs", program, "is not in the extension")
+		}
+	}
+	return fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", p, err)
+		}
+		if p != "." && p != "usr" && !strings.HasPrefix(p, "usr/") {
+			r.say("extension", p, "lies outside of /usr")
+		}
+		return r.checkEntry(fsys, p, d)
+	})
+}
+
+// Config reads a config for a host: it holds no private key and no token.
+func Config(file string) (*Report, error) {
+	text, err := os.ReadFile(file) // #nosec G304 -- the file that the caller names
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Format: "config", Size: int64(len(text)), Findings: []Finding{}}
+	if privateKey.Match(text) || joinToken.Match(text) {
+		r.say("secrets", path.Base(file), "looks like it has a private key or a bootstrap token in it")
+	}
+	return r, nil
+}
