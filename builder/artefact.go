@@ -100,7 +100,7 @@ func (a *artefacts) finish(ctx context.Context) (*made, error) {
 	sum, _, err := sparse.SHA256(f)
 	h := a.plan.Spec.Host
 	name := a.plan.Payload()
-	m.Host, m.Release = a.host, h.Release
+	m.Host, m.Release, m.ID = a.host, h.Release, a.plan.ID
 	m.From = host.Payload{Name: name, URL: strings.TrimSuffix(h.Payload, "/") + "/" + name + ".raw", SHA256: hex.EncodeToString(sum)}
 	return m, err
 }

@@ -101,6 +101,9 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scra
 			}
 			m.Outputs = append(m.Outputs, Written{Format: out.Format, File: out.File})
 			done()
+			if info, err := os.Stat(file); err == nil && format.Limit > 0 && info.Size() > format.Limit {
+				o.Report.Note("%s has %d bytes, and some clouds take %d: build with --set output.compress=true (cloud-init), or have a short config point to it by a URL with its digest (ignition.config.replace, #include)", out.File, info.Size(), format.Limit)
+			}
 		}
 	}
 	return m, nil

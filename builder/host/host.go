@@ -22,6 +22,8 @@ type Node struct {
 	Enable  []component.Unit
 	Mask    []string
 	Cmdline []string // kernel command line words that the config adds
+	// Packages are those that the OS's package manager has to install, where it has one.
+	Packages []string
 	Left    []Left   // what the host has or does in its own way
 }
 
@@ -117,7 +119,7 @@ var rules = []rule{
 // Of places every part of a plan's node tree on an operating system. A part that no
 // rule speaks of is a mistake of the builder, named.
 func Of(p *plan.Plan, os OS) (*Node, error) {
-	n := &Node{OS: os, Role: p.Role}
+	n := &Node{OS: os, Role: p.Role, Packages: packagesOf(plan.Ask(p.Spec)[0].Args)}
 	for _, f := range p.Files {
 		if err := n.put(f); err != nil {
 			return nil, err

@@ -262,3 +262,20 @@ func TestValid(t *testing.T) {
 		}
 	}
 }
+
+// TestCloudInit wants the schema of cloud-init itself to accept the user data.
+func TestCloudInit(t *testing.T) {
+	for _, role := range []string{"master", "worker"} {
+		text, err := on(t, "debian", decide(t, role)).CloudInit(sample)
+		must(t, err)
+		file := filepath.Join(t.TempDir(), "user-data")
+		must(t, os.WriteFile(file, text, 0o644))
+		t.Logf("%s: %d bytes\n%s", role, len(text), text)
+		if _, err := run.Look("cloud-init"); err != nil {
+			t.Skip("the host has no cloud-init")
+		}
+		if out, err := run.Output(t.Context(), run.Cmd{Name: "cloud-init", Args: []string{"schema", "--config-file", file}}); err != nil || !strings.Contains(string(out), "Valid") {
+			t.Errorf("%s: %v\n%s", role, err, out)
+		}
+	}
+}

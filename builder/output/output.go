@@ -36,6 +36,7 @@ type Made struct {
 	Payload string
 	Host    *host.Node   // of the OS that a config is for; nil without a config
 	Release string       // of the OS
+	ID      string       // the plan's
 	From    host.Payload // where hosts find the payload
 }
 
@@ -47,15 +48,22 @@ type Format struct {
 	Needs Artefact
 	Reads Reader
 	Last  bool
+	Limit int64 // bytes that some clouds take at most; 0: no limit
 	Write func(ctx context.Context, m *Made, dst string, compress bool) error
 }
+
+// userData is how much user data the tightest cloud takes (EC2).
+const userData = 16 << 10
 
 // All lists the formats.
 func All() []Format {
 	return []Format{
 		{Name: "qcow2", Doc: "QEMU copy-on-write image, version 3", Needs: Disk, Write: writeQcow2},
 		{Name: "butane", Doc: "the node on a host, as a Butane config", Needs: Payload, Reads: AsConfig, Write: writeButane},
-		{Name: "ignition", Doc: "the node on a host, as an Ignition config", Needs: Payload, Reads: AsConfig, Write: writeIgnition},
+		{Name: "ignition", Doc: "the node on a host, as an Ignition config", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeIgnition},
+		{Name: "cloud-init", Doc: "the node on a Debian host, as user data of cloud-init", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeCloudInit},
+		{Name: "nocloud", Doc: "the same as a seed disk of cloud-init's NoCloud, ISO 9660", Needs: Payload, Reads: AsConfig, Write: writeNoCloud},
+		{Name: "nocloud-fat", Doc: "the same as a seed disk, FAT", Needs: Payload, Reads: AsConfig, Write: writeNoCloudFAT},
 		{Name: "raw", Doc: "the disk byte for byte, sparse", Needs: Disk, Last: true, Write: writeRaw},
 		{Name: "sysext", Doc: "the Kubernetes programs for hosts, as a system extension", Needs: Payload, Reads: AsExtension, Last: true, Write: writeSysext},
 	}

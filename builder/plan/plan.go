@@ -109,7 +109,7 @@ func Make(n *spec.Node, pins []lock.Pin, tools map[string]string) (*Plan, error)
 	}
 	p.ID = p.hash()
 	for _, f := range n.Output.Formats {
-		p.Outputs = append(p.Outputs, Output{Format: f, File: p.fileOf(f), Compress: n.Output.Compress && f == "qcow2"})
+		p.Outputs = append(p.Outputs, Output{Format: f, File: p.fileOf(f), Compress: n.Output.Compress && (f == "qcow2" || f == "cloud-init")})
 	}
 	return p, p.addFacts(n, facts)
 }
@@ -125,16 +125,14 @@ func (p *Plan) Payload() string {
 
 // fileOf is the file name of an output; a system extension must be called as it says itself.
 func (p *Plan) fileOf(format string) string {
-	switch format {
-	case "ignition":
-		return p.Name() + ".ign"
-	case "butane":
-		return p.Name() + ".bu"
-	case "sysext":
+	if format == "sysext" {
 		return p.Payload() + ".raw"
 	}
-	return p.Name() + "." + format
+	return p.Name() + "." + cmp.Or(endings[format], format)
 }
+
+// endings are those of formats whose files are not called after them.
+var endings = map[string]string{"ignition": "ign", "butane": "bu", "cloud-init": "cloud-config", "nocloud": "cidata.iso", "nocloud-fat": "cidata.img"}
 
 // merge joins what the components add. Two components that put different
 // things at one path are a mistake of the builder, named.

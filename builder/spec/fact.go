@@ -42,12 +42,12 @@ var (
 	kubernetesSources = []string{"auto", "release", "gomodule", "dir", "oci"}
 	containerdSources = []string{"auto", "base", "gomodule", "release", "dir"}
 	proxyModes        = []string{"nftables", "iptables"}
-	formats           = []string{"raw", "qcow2", "ignition", "butane", "sysext"}
+	formats           = []string{"raw", "qcow2", "ignition", "butane", "cloud-init", "nocloud", "nocloud-fat", "sysext"}
 	hosts             = []string{"debian", "flatcar", "fcos"}
 )
 
 // configs are the formats that make a node of a host.
-var configs = []string{"ignition", "butane"}
+var configs = []string{"ignition", "butane", "cloud-init", "nocloud", "nocloud-fat"}
 
 // pods lists the pod networks with how their packets can travel, the default first;
 // a network without a way is none of imgbuild's business.

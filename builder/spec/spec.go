@@ -196,7 +196,7 @@ type Host struct {
 
 // Output is what the build writes.
 type Output struct {
-	// Formats of a disk: raw, qcow2. For hosts: ignition, butane, and sysext, the payload that these name.
+	// Formats of a disk: raw, qcow2. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, and sysext, the payload that these name.
 	Formats []string `json:"formats,omitempty"`
 	// Whether formats that can be compressed are.
 	Compress bool `json:"compress"`

@@ -122,17 +122,26 @@ func (c *checker) required() {
 // host checks that a config knows who reads it, and where the payload lies.
 func (c *checker) host() {
 	h := c.n.Host
+	var first string
 	for _, format := range c.n.Output.Formats {
 		if !slices.Contains(configs, format) {
 			continue
 		}
-		if h.OS == "" {
-			c.fail("host.os", "format "+format+" is for a host, and none is named", "use "+orList(hosts)+", or --base")
+		if first == "" {
+			first = format
 		}
-		if h.Payload == "" {
-			c.fail("host.payload", "format "+format+" names the payload by a URL", "say in which folder hosts will find the file that format sysext writes: https://files.example/nodes")
+		if h.OS != "" && h.OS != "debian" && format != "ignition" && format != "butane" {
+			c.fail("host.os", h.OS+" reads no "+format, "use ignition for it")
 		}
+	}
+	switch {
+	case first == "":
 		return
+	case h.OS == "":
+		c.fail("host.os", "format "+first+" is for a host, and none is named", "use "+orList(hosts)+", or --base")
+	}
+	if h.Payload == "" {
+		c.fail("host.payload", "format "+first+" names the payload by a URL", "say in which folder hosts will find the file that format sysext writes: https://files.example/nodes")
 	}
 }
 

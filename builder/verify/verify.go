@@ -46,7 +46,7 @@ func (f Finding) String() string {
 	return f.Check + ": " + f.Path + ": " + f.Message
 }
 
-// Image reads the image at file, raw or qcow2. The error says that it could not
+// Image reads the image at file: a disk, raw or qcow2, or a system extension. The error says that it could not
 // be read at all; what is wrong with what was read is in the report.
 func Image(ctx context.Context, file string) (*Report, error) {
 	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
@@ -57,6 +57,9 @@ func Image(ctx context.Context, file string) (*Report, error) {
 	disk, format, size, err := open(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if magic := make([]byte, 4); readAt(disk, magic, 1024) == nil && string(magic) == "\xe2\xe1\xf5\xe0" { // EROFS, without a partition table
+		return Extension(file)
 	}
 	r := &Report{Format: format, Size: size, Findings: []Finding{}}
 	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {

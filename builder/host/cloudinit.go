@@ -1,0 +1,103 @@
+package host
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// fetcher is a program that every Debian has, and that checks a digest.
+const fetcher = "/usr/lib/apt/apt-helper"
+
+// The schema of cloud-init's user data as far as it is used (its modules write_files,
+// package_update_upgrade_install and runcmd).
+type (
+	cloudConfig struct {
+		WriteFiles []cloudFile `yaml:"write_files"`
+		Update     bool        `yaml:"package_update"`
+		Packages   []string    `yaml:"packages"`
+		Run        []yaml.Node `yaml:"runcmd"`
+	}
+	cloudFile struct {
+		Path        string    `yaml:"path"`
+		Permissions yaml.Node `yaml:"permissions"`
+		Content     string    `yaml:"content"`
+	}
+)
+
+// CloudInit is the node as user data of cloud-init, for a Debian host.
+func (n *Node) CloudInit(p Payload) ([]byte, error) {
+	if n.OS.Name != "debian" {
+		return nil, fmt.Errorf("%s reads no cloud-config: use format ignition", n.OS.Name)
+	}
+	c := cloudConfig{Update: true, Packages: n.Packages}
+	for _, f := range n.Files {
+		if f.Link != "" {
+			return nil, fmt.Errorf("%s: cloud-init writes no links", f.Path)
+		}
+		c.WriteFiles = append(c.WriteFiles, cloudFile{f.Path, quoted(fmt.Sprintf("%04o", f.Mode)), f.Text})
+	}
+	c.WriteFiles = append(c.WriteFiles, cloudFile{"/etc/systemd/system/" + payloadUnit, quoted("0644"), n.starter()})
+	c.Run = n.commands(p)
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "#cloud-config\n# A Kubernetes %s for %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, p.Name)
+	e := yaml.NewEncoder(&out)
+	e.SetIndent(2)
+	if err := e.Encode(c); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// commands are what Ignition needs no word for: what was written comes into force, in
+// the order in which a boot would have it.
+func (n *Node) commands(p Payload) []yaml.Node {
+	out := []yaml.Node{{Kind: yaml.ScalarNode, Value: "set -e"}, words("systemctl", "daemon-reload")}
+	if len(n.Mask) > 0 {
+		out = append(out, words(append([]string{"systemctl", "mask", "--now"}, n.Mask...)...))
+	}
+	var names []string
+	for _, u := range n.units() {
+		if u.Name != extensions {
+			names = append(names, u.Name)
+		}
+	}
+	slices.Sort(names)
+	return append(out,
+		words("systemctl", "restart", "systemd-modules-load.service", "systemd-sysctl.service"),
+		words(append([]string{"systemctl", "enable", "--now"}, names...)...),
+		words("mkdir", "-p", "/etc/extensions"),
+		words(fetcher, "-o", "Acquire::Retries=5", "-o", "APT::Sandbox::User=root", "download-file", p.URL, p.file(), "SHA256:"+p.SHA256),
+		words("systemctl", "enable", extensions),
+		words("systemctl", "restart", extensions),
+		words("systemctl", "enable", "--now", payloadUnit),
+	)
+}
+
+// words is a command on one line.
+func words(all ...string) yaml.Node {
+	n := yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+	for _, w := range all {
+		n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: w})
+	}
+	return n
+}
+
+func quoted(text string) yaml.Node {
+	return yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.SingleQuotedStyle}
+}
+
+// present are packages that a Debian image for clouds has, that only a disk of ours
+// needs, or whose programs come with the payload.
+var present = []string{"systemd", "udev", "dbus", "bash", "coreutils", "util-linux", "mount", "procps", "ca-certificates", "libnss-", "libpam-", "kmod",
+	"linux-image-", "openssh-server", "e2fsprogs", "iproute2", "runc", "containernetworking-plugins", "containerd"}
+
+// packagesOf are those that the host's package manager has to install.
+func packagesOf(asked []string) []string {
+	return slices.DeleteFunc(slices.Clone(asked), func(name string) bool {
+		return strings.Contains(name, "=") || slices.ContainsFunc(present, func(p string) bool { return strings.HasPrefix(name, p) })
+	})
+}
