@@ -279,3 +279,47 @@ func TestCloudInit(t *testing.T) {
 		}
 	}
 }
+
+// TestPage keeps docs/hosts.md: what of a node goes where.
+func TestPage(t *testing.T) {
+	const file = "../../docs/hosts.md"
+	text := page(on(t, "debian", decide(t, "master")))
+	if *update {
+		must(t, os.WriteFile(file, []byte(text), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	must(t, err)
+	if diff := cmp.Diff(string(want), text); diff != "" {
+		t.Errorf("docs/hosts.md is old; run go test ./builder/host -update:\n%s", diff)
+	}
+}
+
+func page(n *Node) string {
+	var b strings.Builder
+	b.WriteString("<!-- Generated from builder/host by \"go test ./builder/host -update\". Do not edit. -->\n# What of a node goes where on a host\n\n" +
+		"A master, on Debian; Flatcar and Fedora CoreOS differ by the words of the kernel command line, which Ignition adds there. A worker\n" +
+		"has less of the same. What the disk image has and no table here has does not exist: a test counts.\n\n## Written by the config\n\n| path | mode |\n|---|---|\n")
+	for _, f := range n.Files {
+		fmt.Fprintf(&b, "| `%s` | %04o |\n", f.Path, f.Mode)
+	}
+	b.WriteString("\n## In the payload\n\n| path |\n|---|\n")
+	for _, f := range n.Payload {
+		fmt.Fprintf(&b, "| `%s` |\n", f.Path)
+	}
+	b.WriteString("| runc and the CNI plugins of the base |\n\n## Units\n\n| unit | |\n|---|---|\n")
+	for _, u := range n.Enable {
+		how := "enabled"
+		if n.brings(u.Name) {
+			how = "started by `" + payloadUnit + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s |\n", u.Name, how)
+	}
+	for _, name := range n.Mask {
+		fmt.Fprintf(&b, "| `%s` | masked |\n", name)
+	}
+	b.WriteString("\n## Left to the host\n\n| what | why |\n|---|---|\n")
+	for _, l := range n.Left {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", l.What, l.Why)
+	}
+	return b.String()
+}

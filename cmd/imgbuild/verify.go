@@ -83,7 +83,11 @@ func publicKey(file string) (crypto.PublicKey, error) {
 func printVerdicts(w io.Writer, files []string, reports map[string]*verify.Report) error {
 	for _, file := range files {
 		if r := reports[file]; len(r.Findings) == 0 {
-			if _, err := fmt.Fprintf(w, "%s: good, root hash %s\n", file, r.RootHash); err != nil {
+			word := "good"
+			if r.RootHash != "" {
+				word += ", root hash " + r.RootHash
+			}
+			if _, err := fmt.Fprintf(w, "%s: %s\n", file, word); err != nil {
 				return err
 			}
 		}
@@ -109,6 +113,14 @@ func newInspectCmd() *cobra.Command {
 
 func printReport(w io.Writer, r *verify.Report) error {
 	var b strings.Builder
+	if r.RootHash == "" && len(r.Partitions) == 0 {
+		fmt.Fprintf(&b, "system extension, %d bytes\n", r.Size)
+		for _, f := range r.Findings {
+			fmt.Fprintf(&b, "finding   %s\n", f)
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
+	}
 	fmt.Fprintf(&b, "%s (%s %s), %s, %d bytes\n", r.OS["IMAGE_ID"], r.OS["PRETTY_NAME"], r.OS["IMAGE_VERSION"], r.Format, r.Size)
 	for _, p := range r.Partitions {
 		fmt.Fprintf(&b, "partition %-16s %s %10d bytes at %d\n", p.Name, p.UUID, p.Size, p.Start)
