@@ -16,6 +16,7 @@ const fetcher = "/usr/lib/apt/apt-helper"
 // package_update_upgrade_install and runcmd).
 type (
 	cloudConfig struct {
+		KeepName   bool        `yaml:"preserve_hostname"` // a member's name must not change
 		WriteFiles []cloudFile `yaml:"write_files"`
 		Update     bool        `yaml:"package_update"`
 		Packages   []string    `yaml:"packages"`
@@ -33,7 +34,7 @@ func (n *Node) CloudInit(p Payload) ([]byte, error) {
 	if n.OS.Name != "debian" {
 		return nil, fmt.Errorf("%s reads no cloud-config: use format ignition", n.OS.Name)
 	}
-	c := cloudConfig{Update: true, Packages: n.Packages}
+	c := cloudConfig{KeepName: true, Update: true, Packages: n.Packages}
 	for _, f := range n.Files {
 		if f.Link != "" {
 			return nil, fmt.Errorf("%s: cloud-init writes no links", f.Path)

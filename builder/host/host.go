@@ -5,12 +5,14 @@
 package host
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/node/config"
 )
 
 // Node is a node on a host.
@@ -24,7 +26,7 @@ type Node struct {
 	Cmdline []string // kernel command line words that the config adds
 	// Packages are those that the OS's package manager has to install, where it has one.
 	Packages []string
-	Left    []Left   // what the host has or does in its own way
+	Left     []Left // what the host has or does in its own way
 }
 
 // Left is a part of the node tree that the host does not get.
@@ -166,9 +168,26 @@ func (n *Node) put(f component.File) error {
 		n.Payload = append(n.Payload, f)
 	case f.Part != "":
 		return fmt.Errorf("%s: a config cannot hold a program", f.Path)
+	case f.Path == config.FactsFile:
+		text, err := offBoard(f.Text)
+		f.Text = text
+		n.Files = append(n.Files, f)
+		return err
 	default:
 		f.Path = r.to + strings.TrimPrefix(f.Path, r.prefix)
 		n.Files = append(n.Files, f)
 	}
 	return nil
+}
+
+// offBoard is what a node says of itself where it has no container image on board: the
+// agent looks for none, and they are pulled.
+func offBoard(text string) (string, error) {
+	var f config.Facts
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		return "", err
+	}
+	f.Images = []string{}
+	out, err := json.MarshalIndent(f, "", " ")
+	return string(out) + "\n", err
 }
