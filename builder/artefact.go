@@ -24,7 +24,8 @@ type artefacts struct {
 	needs   map[output.Artefact]bool
 
 	sealed  *assemble.Sealed
-	payload *tree.Tree
+	payload *tree.Tree // with the programs
+	images  *tree.Tree // with the container images
 	host    *host.Node
 }
 
@@ -42,7 +43,10 @@ func begin(ctx context.Context, o Options, p *plan.Plan, l *laid, t *tools, scra
 	if a.needs, err = output.Needed(p.Spec.Output.Formats); err != nil {
 		return nil, err
 	}
-	if a.needs[output.Payload] {
+	if p.Spec.Host.Images && a.needs[output.Payload] { // a config names both
+		a.needs[output.Images] = true
+	}
+	if a.needs[output.Payload] || a.needs[output.Images] {
 		if err := a.place(); err != nil {
 			return nil, err
 		}
@@ -68,11 +72,14 @@ func (a *artefacts) place() error {
 	if a.host, err = host.Of(a.plan, os); err != nil {
 		return err
 	}
-	a.payload, err = assemble.PayloadTree(a.plan, a.laid.root, a.host.Payload)
+	if a.payload, err = assemble.PayloadTree(a.plan, a.laid.root, a.host.Payload); err != nil {
+		return err
+	}
+	a.images, err = assemble.ImageTree(a.plan, a.laid.root, a.host.Images)
 	return err
 }
 
-// finish makes the rest: the disk around the root, the payload's file and its digest.
+// finish makes the rest: the disk around the root, and the payloads.
 func (a *artefacts) finish(ctx context.Context) (*made, error) {
 	m := &made{}
 	if a.needs[output.Disk] {
@@ -84,23 +91,42 @@ func (a *artefacts) finish(ctx context.Context) (*made, error) {
 		m.disk, m.Disk = *disk, disk.Path
 		done()
 	}
-	if !a.needs[output.Payload] {
-		return m, nil
+	return m, a.extend(ctx, m)
+}
+
+// extend writes the payloads that are needed.
+func (a *artefacts) extend(ctx context.Context, m *made) error {
+	m.Host, m.Release, m.ID = a.host, a.plan.Spec.Host.Release, a.plan.ID
+	for _, e := range []struct {
+		artefact output.Artefact
+		name     string
+		tree     *tree.Tree
+		file     *string
+	}{{output.Payload, a.plan.Payload(), a.payload, &m.Payload}, {output.Images, a.plan.ImagePayload(), a.images, &m.Images}} {
+		if !a.needs[e.artefact] {
+			continue
+		}
+		done := a.o.Report.Stage("assembling " + e.name)
+		var err error
+		if *e.file, err = assemble.Extension(ctx, e.name, e.tree, a.scratch); err != nil {
+			return err
+		}
+		sum, err := digest(*e.file)
+		if err != nil {
+			return err
+		}
+		m.From = append(m.From, host.Payload{Name: e.name, URL: strings.TrimSuffix(a.plan.Spec.Host.Payload, "/") + "/" + e.name + ".raw", SHA256: sum})
+		done()
 	}
-	defer a.o.Report.Stage("assembling the payload")()
-	var err error
-	if m.Payload, err = assemble.Payload(ctx, a.plan, a.payload, a.scratch); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(m.Payload)
+	return nil
+}
+
+func digest(file string) (string, error) {
+	f, err := os.Open(file) // #nosec G304 -- our own scratch file
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer f.Close() //nolint:errcheck // read only
 	sum, _, err := sparse.SHA256(f)
-	h := a.plan.Spec.Host
-	name := a.plan.Payload()
-	m.Host, m.Release, m.ID = a.host, h.Release, a.plan.ID
-	m.From = host.Payload{Name: name, URL: strings.TrimSuffix(h.Payload, "/") + "/" + name + ".raw", SHA256: hex.EncodeToString(sum)}
-	return m, err
+	return hex.EncodeToString(sum), err
 }

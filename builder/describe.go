@@ -11,6 +11,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/store"
+	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
 // signatureEnding is what a signature's file is called beyond what it signs.
@@ -31,7 +32,15 @@ func describe(ctx context.Context, o Options, a *artefacts, s *store.Store) ([]d
 	p := a.plan
 	image := bill.Image{Plan: p, Version: rootfs.Version(p), Root: a.laid.root, Containers: a.laid.images}
 	if !a.needs[output.Disk] {
-		image.Payload = a.payload
+		image.Payload = tree.New()
+		for artefact, part := range map[output.Artefact]*tree.Tree{output.Payload: a.payload, output.Images: a.images} {
+			if !a.needs[artefact] {
+				continue
+			}
+			if err := image.Payload.Graft(".", part); err != nil {
+				return nil, err
+			}
+		}
 	}
 	b, err := bill.Make(ctx, image, bill.Sums{Store: s})
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 
 // fromBase are programs of the base's packages that a host gets with the payload, and
 // where: /usr/sbin is a link on some hosts, which a folder of an extension would hide.
-var fromBase = map[string]string{"usr/bin/runc": "usr/bin/runc", "usr/sbin/runc": "usr/bin/runc", "usr/lib/cni/": "usr/lib/cni/"}
+var fromBase = map[string]string{"usr/bin/runc": "usr/bin/runc", "usr/sbin/runc": "usr/bin/runc", "usr/lib/cni": "usr/lib/cni"}
 
 // architectures is Debian's name → systemd's, of os-release(5).
 var architectures = map[string]string{"amd64": "x86-64", "arm64": "arm64"}
@@ -27,6 +27,18 @@ var architectures = map[string]string{"amd64": "x86-64", "arm64": "arm64"}
 // PayloadTree is the part of a laid out root that hosts get as a system extension
 // (UAPI Extension Image specification): programs and their units, below /usr.
 func PayloadTree(p *plan.Plan, root *tree.Tree, files []component.File) (*tree.Tree, error) {
+	return extension(p.Payload(), p.Arch, root, files, fromBase)
+}
+
+// fromImages is where the container images lie.
+var fromImages = map[string]string{"usr/lib/imgbuild/containerd": "usr/lib/imgbuild/containerd"}
+
+// ImageTree is the part that brings the container images.
+func ImageTree(p *plan.Plan, root *tree.Tree, files []component.File) (*tree.Tree, error) {
+	return extension(p.ImagePayload(), p.Arch, root, files, fromImages)
+}
+
+func extension(name, arch string, root *tree.Tree, files []component.File, more map[string]string) (*tree.Tree, error) {
 	out := tree.New()
 	for _, f := range files {
 		n, ok := root.Get(f.Path)
@@ -37,9 +49,9 @@ func PayloadTree(p *plan.Plan, root *tree.Tree, files []component.File) (*tree.T
 			return nil, err
 		}
 	}
-	if err := root.Walk(func(name string, n *tree.Node) error {
-		for prefix, to := range fromBase {
-			if rest, ok := strings.CutPrefix(name, prefix); ok && !n.Mode.IsDir() {
+	if err := root.Walk(func(p string, n *tree.Node) error {
+		for prefix, to := range more {
+			if rest, ok := strings.CutPrefix(p, prefix); ok {
 				return out.Put(to+rest, *n)
 			}
 		}
@@ -47,20 +59,20 @@ func PayloadTree(p *plan.Plan, root *tree.Tree, files []component.File) (*tree.T
 	}); err != nil {
 		return nil, err
 	}
-	release := fmt.Sprintf("ID=_any\nARCHITECTURE=%s\nEXTENSION_RELOAD_MANAGER=1\n", architectures[p.Arch])
-	return out, out.Put(path.Join("usr/lib/extension-release.d", "extension-release."+p.Payload()), tree.Node{Mode: 0o644, Content: tree.Bytes(release)})
+	release := fmt.Sprintf("ID=_any\nARCHITECTURE=%s\nEXTENSION_RELOAD_MANAGER=1\n", architectures[arch])
+	return out, out.Put(path.Join("usr/lib/extension-release.d", "extension-release."+name), tree.Node{Mode: 0o644, Content: tree.Bytes(release)})
 }
 
-// Payload writes the payload as one EROFS file system into the scratch folder dir.
-func Payload(ctx context.Context, p *plan.Plan, t *tree.Tree, dir string) (file string, err error) {
-	file = filepath.Join(dir, "payload")
+// Extension writes a system extension as one EROFS file system into the scratch folder dir.
+func Extension(ctx context.Context, name string, t *tree.Tree, dir string) (file string, err error) {
+	file = filepath.Join(dir, "extension-"+name)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_RDWR, fs.FileMode(0o644)) // #nosec G302 G304 -- our own scratch file, which holds no secret
 	if err != nil {
 		return "", err
 	}
-	_, err = erofs.Write(ctx, f, t, erofs.Options{UUID: repro.UUID("payload", p.Payload()), Epoch: repro.DefaultEpoch})
+	_, err = erofs.Write(ctx, f, t, erofs.Options{UUID: repro.UUID("extension", name), Epoch: repro.DefaultEpoch})
 	if err = errors.Join(err, f.Close()); err != nil {
-		return "", fmt.Errorf("writing the payload: %w", err)
+		return "", fmt.Errorf("writing the system extension: %w", err)
 	}
 	return file, nil
 }

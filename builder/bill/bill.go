@@ -107,8 +107,9 @@ func Make(ctx context.Context, i Image, sums Sums) (*Bill, error) {
 		}
 		c.Files = append(c.Files, file)
 	}
-	if i.Payload != nil { // of a package that brings nothing to it, it has nothing
+	if i.Payload != nil { // of what brings nothing to it, it has nothing
 		packages = slices.DeleteFunc(packages, func(c *Component) bool { return len(c.Files) == 0 })
+		parts = slices.DeleteFunc(parts, func(c *Component) bool { return c.Kind == Container && len(c.Files) == 0 })
 	}
 	b.Components = append(append(b.Components, packages...), parts...)
 	slices.SortFunc(b.Components, func(x, y *Component) int { return strings.Compare(x.Reference(), y.Reference()) })
@@ -178,9 +179,6 @@ func (b *Bill) addParts(p *plan.Plan, i Image, o *owners) ([]*Component, error) 
 		case lock.KindPart:
 			pins[pin.Name] = pin
 		case lock.KindImage:
-			if i.Payload != nil {
-				continue
-			}
 			containers[pin.Name] = v.add(&Component{Kind: Container, Name: strings.TrimSuffix(pin.Name, ":"+pin.Version), Version: pin.Version, Digest: sha256Of(pin), PURL: purl(pin)})
 		}
 	}

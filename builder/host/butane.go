@@ -73,8 +73,9 @@ type (
 	}
 )
 
-// Butane is the node as a Butane config, for a person to read and to keep.
-func (n *Node) Butane(release string, p Payload) ([]byte, error) {
+// Butane is the node as a Butane config, for a person to read and to keep; the payload
+// with the programs is the first.
+func (n *Node) Butane(release string, payloads ...Payload) ([]byte, error) {
 	r, err := n.OS.formats(release)
 	if err != nil {
 		return nil, err
@@ -91,7 +92,9 @@ func (n *Node) Butane(release string, p Payload) ([]byte, error) {
 			c.Storage.Files = append(c.Storage.Files, butaneFile{f.Path, true, octal(f.Mode), contents{Inline: f.Text}})
 		}
 	}
-	c.Storage.Files = append(c.Storage.Files, butaneFile{p.file(), true, octal(0o644), contents{Source: p.URL, Verification: &verification{"sha256-" + p.SHA256}}})
+	for _, p := range payloads {
+		c.Storage.Files = append(c.Storage.Files, butaneFile{p.file(), true, octal(0o644), contents{Source: p.URL, Verification: &verification{"sha256-" + p.SHA256}}})
+	}
 	for _, u := range n.units() {
 		c.Systemd.unit(u.Name).Enabled = true
 	}
@@ -102,7 +105,7 @@ func (n *Node) Butane(release string, p Payload) ([]byte, error) {
 	start.Enabled, start.Contents = true, n.starter()
 	slices.SortFunc(c.Systemd.Units, func(a, b *butaneUnit) int { return strings.Compare(a.Name, b.Name) })
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "# A Kubernetes %s for %s: Ignition %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, r.ignition, p.Name)
+	fmt.Fprintf(&out, "# A Kubernetes %s for %s: Ignition %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, r.ignition, payloads[0].Name)
 	e := yaml.NewEncoder(&out)
 	e.SetIndent(2)
 	if err := e.Encode(c); err != nil {
@@ -147,8 +150,8 @@ func (s *butaneSystemd) takes(f component.File) bool {
 
 // Ignition is the node as an Ignition config, translated by Butane and validated by
 // Ignition's own code.
-func (n *Node) Ignition(release string, p Payload) ([]byte, error) {
-	text, err := n.Butane(release, p)
+func (n *Node) Ignition(release string, payloads ...Payload) ([]byte, error) {
+	text, err := n.Butane(release, payloads...)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ type (
 )
 
 // CloudInit is the node as user data of cloud-init, for a Debian host.
-func (n *Node) CloudInit(p Payload) ([]byte, error) {
+func (n *Node) CloudInit(payloads ...Payload) ([]byte, error) {
 	if n.OS.Name != "debian" {
 		return nil, fmt.Errorf("%s reads no cloud-config: use format ignition", n.OS.Name)
 	}
@@ -42,9 +42,9 @@ func (n *Node) CloudInit(p Payload) ([]byte, error) {
 		c.WriteFiles = append(c.WriteFiles, cloudFile{f.Path, quoted(fmt.Sprintf("%04o", f.Mode)), f.Text})
 	}
 	c.WriteFiles = append(c.WriteFiles, cloudFile{"/etc/systemd/system/" + payloadUnit, quoted("0644"), n.starter()})
-	c.Run = n.commands(p)
+	c.Run = n.commands(payloads)
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "#cloud-config\n# A Kubernetes %s for %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, p.Name)
+	fmt.Fprintf(&out, "#cloud-config\n# A Kubernetes %s for %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, payloads[0].Name)
 	e := yaml.NewEncoder(&out)
 	e.SetIndent(2)
 	if err := e.Encode(c); err != nil {
@@ -55,7 +55,7 @@ func (n *Node) CloudInit(p Payload) ([]byte, error) {
 
 // commands are what Ignition needs no word for: what was written comes into force, in
 // the order in which a boot would have it.
-func (n *Node) commands(p Payload) []yaml.Node {
+func (n *Node) commands(payloads []Payload) []yaml.Node {
 	out := []yaml.Node{{Kind: yaml.ScalarNode, Value: "set -e"}, words("systemctl", "daemon-reload")}
 	if len(n.Mask) > 0 {
 		out = append(out, words(append([]string{"systemctl", "mask", "--now"}, n.Mask...)...))
@@ -67,11 +67,14 @@ func (n *Node) commands(p Payload) []yaml.Node {
 		}
 	}
 	slices.Sort(names)
-	return append(out,
+	out = append(out,
 		words("systemctl", "restart", "systemd-modules-load.service", "systemd-sysctl.service"),
 		words(append([]string{"systemctl", "enable", "--now"}, names...)...),
-		words("mkdir", "-p", "/etc/extensions"),
-		words(fetcher, "-o", "Acquire::Retries=5", "-o", "APT::Sandbox::User=root", "download-file", p.URL, p.file(), "SHA256:"+p.SHA256),
+		words("mkdir", "-p", "/etc/extensions"))
+	for _, p := range payloads {
+		out = append(out, words(fetcher, "-o", "Acquire::Retries=5", "-o", "APT::Sandbox::User=root", "download-file", p.URL, p.file(), "SHA256:"+p.SHA256))
+	}
+	return append(out,
 		words("systemctl", "enable", extensions),
 		words("systemctl", "restart", extensions),
 		words("systemctl", "enable", "--now", payloadUnit),

@@ -19,8 +19,10 @@ import (
 type Node struct {
 	OS      OS
 	Role    string
+	ride    bool             // the container images ride along
 	Files   []component.File // that the config writes, by path, as they lie on the host
 	Payload []component.File // that the payload brings, at their own paths
+	Images  []component.File // that the payload with the container images brings
 	Enable  []component.Unit
 	Mask    []string
 	Cmdline []string // kernel command line words that the config adds
@@ -41,6 +43,7 @@ type place int
 const (
 	byConfig  place = iota // the config writes it
 	byPayload              // it comes with the programs
+	byImages               // it comes with the container images, or not at all
 	left                   // the host has its own
 )
 
@@ -55,7 +58,7 @@ type rule struct {
 const (
 	ownDisk    = "the host lays out its own disk; its /etc and /var live on"
 	ownNet     = "the host's network is its own, or its provider's"
-	ownImages  = "the container images of the disk image lie on its verified root; here they are pulled, or ride along as an archive"
+	ownImages  = "container images are pulled here; with `host.images` they ride along, and this with them"
 	ownLogin   = "the host makes its own SSH keys and says who may log in"
 	ownPresets = "a preset for every unit is for a system that is all ours"
 	ownBoot    = "the host boots in its own way"
@@ -91,8 +94,8 @@ var rules = []rule{
 	{"/usr/lib/systemd/system/var.mount", left, "", ownDisk},
 	{"/usr/lib/systemd/system/etc-", left, "", ownDisk},
 	{"/usr/lib/systemd/system/imgbuild-state.service", left, "", ownDisk},
-	{"/usr/lib/systemd/system/imgbuild-images.service", left, "", ownImages},
-	{"/usr/lib/systemd/system/containerd.service.d/20-images.conf", left, "", ownImages},
+	{"/usr/lib/systemd/system/imgbuild-images.service", byImages, "", ownImages},
+	{"/usr/lib/systemd/system/containerd.service.d/20-images.conf", byImages, "", ownImages},
 	{"/usr/lib/systemd/system/imgbuild-sshkeys.service", left, "", ownLogin},
 	{"/usr/lib/systemd/network/80-imgbuild-uplink.network", left, "", ownNet},
 	{"/usr/lib/systemd/networkd.conf.d/", left, "", ownNet},
@@ -121,7 +124,7 @@ var rules = []rule{
 // Of places every part of a plan's node tree on an operating system. A part that no
 // rule speaks of is a mistake of the builder, named.
 func Of(p *plan.Plan, os OS) (*Node, error) {
-	n := &Node{OS: os, Role: p.Role, Packages: packagesOf(plan.Ask(p.Spec)[0].Args)}
+	n := &Node{OS: os, Role: p.Role, ride: p.Spec.Host.Images, Packages: packagesOf(plan.Ask(p.Spec)[0].Args)}
 	for _, f := range p.Files {
 		if err := n.put(f); err != nil {
 			return nil, err
@@ -162,19 +165,24 @@ func (n *Node) put(f component.File) error {
 	}
 	r := rules[i]
 	switch {
-	case r.place == left:
+	case r.place == byImages && n.ride:
+		n.Images = append(n.Images, f)
+	case r.place == left, r.place == byImages:
 		n.Left = append(n.Left, Left{f.Path, r.why})
 	case r.place == byPayload:
 		n.Payload = append(n.Payload, f)
 	case f.Part != "":
 		return fmt.Errorf("%s: a config cannot hold a program", f.Path)
-	case f.Path == config.FactsFile:
+	case f.Path == config.FactsFile && !n.ride:
 		text, err := offBoard(f.Text)
 		f.Text = text
 		n.Files = append(n.Files, f)
 		return err
 	default:
 		f.Path = r.to + strings.TrimPrefix(f.Path, r.prefix)
+		if strings.HasPrefix(f.Path, "/etc/tmpfiles.d/") { // on a disk of ours, /opt is a link
+			f.Text = strings.ReplaceAll(f.Text, " /var/opt/", " "+n.OS.opt+"/")
+		}
 		n.Files = append(n.Files, f)
 	}
 	return nil

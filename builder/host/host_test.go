@@ -60,7 +60,7 @@ func TestParity(t *testing.T) {
 		for _, name := range Names() {
 			p := decide(t, role)
 			n := on(t, name, p)
-			if got := len(n.Files) + len(n.Payload) + len(n.leftOf("/")); got != len(p.Files) {
+			if got := len(n.Files) + len(n.Payload) + len(n.Images) + len(n.leftOf("/")); got != len(p.Files) {
 				t.Errorf("%s on %s: %d files written, %d in the payload and %d left, of %d", role, name, len(n.Files), len(n.Payload), len(n.leftOf("/")), len(p.Files))
 			}
 			if got := len(n.Enable) + len(n.leftOf("unit ")); got != len(p.Units.Enable) {

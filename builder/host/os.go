@@ -15,6 +15,7 @@ type OS struct {
 
 	variant string // of Butane
 	reads   []reads
+	opt     string // what /opt is: a folder, or a link to this one, which systemd-tmpfiles does not follow
 	cmdline string // why a config cannot add words to the kernel's command line; empty: it can
 }
 
@@ -26,10 +27,10 @@ type reads struct{ from, butane, ignition string }
 func All() []OS {
 	return []OS{
 		// Butane has no variant for Debian; what is written is common to all.
-		{Name: "debian", Doc: "Debian with cloud-init, or with Ignition in an image of yours", variant: "fcos", reads: []reads{{"13", "1.4.0", "3.3.0"}},
+		{Name: "debian", Doc: "Debian with cloud-init, or with Ignition in an image of yours", variant: "fcos", opt: "/opt", reads: []reads{{"13", "1.4.0", "3.3.0"}},
 			cmdline: "neither cloud-init nor Ignition changes the boot loader of a Debian image"},
-		{Name: "flatcar", Doc: "Flatcar Container Linux", variant: "flatcar", reads: []reads{{"3185.0.0", "1.0.0", "3.3.0"}}},
-		{Name: "fcos", Doc: "Fedora CoreOS", variant: "fcos", reads: []reads{{"35", "1.4.0", "3.3.0"}}},
+		{Name: "flatcar", Doc: "Flatcar Container Linux", variant: "flatcar", opt: "/opt", reads: []reads{{"3185.0.0", "1.0.0", "3.3.0"}}},
+		{Name: "fcos", Doc: "Fedora CoreOS", variant: "fcos", opt: "/var/opt", reads: []reads{{"35", "1.4.0", "3.3.0"}}},
 	}
 }
 

@@ -49,7 +49,7 @@ After=%s systemd-tmpfiles-setup.service
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/bin/systemctl daemon-reload
-ExecStart=/usr/bin/systemd-tmpfiles --create --prefix=/opt/cni
+ExecStart=/usr/bin/systemd-tmpfiles --create --prefix=/opt/cni --prefix=/var/opt/cni
 ExecStart=/usr/bin/systemctl start --no-block %s
 
 [Install]

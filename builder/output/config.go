@@ -14,18 +14,18 @@ import (
 )
 
 func writeButane(_ context.Context, m *Made, dst string, _ bool) error {
-	text, err := m.Host.Butane(m.Release, m.From)
+	text, err := m.Host.Butane(m.Release, m.From...)
 	return save(dst, text, err)
 }
 
 func writeIgnition(_ context.Context, m *Made, dst string, _ bool) error {
-	text, err := m.Host.Ignition(m.Release, m.From)
+	text, err := m.Host.Ignition(m.Release, m.From...)
 	return save(dst, text, err)
 }
 
 // writeCloudInit writes user data; compressed, cloud-init unpacks it itself.
 func writeCloudInit(_ context.Context, m *Made, dst string, compress bool) error {
-	text, err := m.Host.CloudInit(m.From)
+	text, err := m.Host.CloudInit(m.From...)
 	if err != nil || !compress {
 		return save(dst, text, err)
 	}
@@ -47,7 +47,7 @@ func save(dst string, text []byte, err error) error {
 
 // seed is the files of cloud-init's data source NoCloud.
 func seed(m *Made) (map[string][]byte, error) {
-	user, err := m.Host.CloudInit(m.From)
+	user, err := m.Host.CloudInit(m.From...)
 	return map[string][]byte{
 		"user-data":      user,
 		"meta-data":      fmt.Appendf(nil, "instance-id: imgbuild-%s\n", m.ID[:12]),

@@ -18,6 +18,7 @@ type Artefact string
 const (
 	Disk    Artefact = "disk"    // the assembled raw disk
 	Payload Artefact = "payload" // the system extension with the Kubernetes programs
+	Images  Artefact = "images"  // the one with the container images
 )
 
 // Reader is how an output is read back.
@@ -34,10 +35,11 @@ const (
 type Made struct {
 	Disk    string
 	Payload string
-	Host    *host.Node   // of the OS that a config is for; nil without a config
-	Release string       // of the OS
-	ID      string       // the plan's
-	From    host.Payload // where hosts find the payload
+	Images  string
+	Host    *host.Node     // of the OS that a config is for; nil without a config
+	Release string         // of the OS
+	ID      string         // the plan's
+	From    []host.Payload // where hosts find the payloads
 }
 
 // Format is one output format. Write makes the file dst; where it consumes what it is
@@ -66,6 +68,7 @@ func All() []Format {
 		{Name: "nocloud-fat", Doc: "the same as a seed disk, FAT", Needs: Payload, Reads: AsConfig, Write: writeNoCloudFAT},
 		{Name: "raw", Doc: "the disk byte for byte, sparse", Needs: Disk, Last: true, Write: writeRaw},
 		{Name: "sysext", Doc: "the Kubernetes programs for hosts, as a system extension", Needs: Payload, Reads: AsExtension, Last: true, Write: writeSysext},
+		{Name: "sysext-images", Doc: "the role's container images for hosts, as a system extension", Needs: Images, Reads: AsExtension, Last: true, Write: writeImages},
 	}
 }
 
@@ -96,4 +99,8 @@ func writeRaw(_ context.Context, m *Made, dst string, _ bool) error { return os.
 
 func writeSysext(_ context.Context, m *Made, dst string, _ bool) error {
 	return os.Rename(m.Payload, dst)
+}
+
+func writeImages(_ context.Context, m *Made, dst string, _ bool) error {
+	return os.Rename(m.Images, dst)
 }

@@ -123,10 +123,18 @@ func (p *Plan) Payload() string {
 	return "kubernetes-" + p.Spec.Kubernetes.Version + "-" + p.Arch
 }
 
+// ImagePayload is what the system extension with the role's container images is called.
+func (p *Plan) ImagePayload() string {
+	return "kubernetes-images-" + p.Role + "-" + p.Spec.Kubernetes.Version + "-" + p.Arch
+}
+
 // fileOf is the file name of an output; a system extension must be called as it says itself.
 func (p *Plan) fileOf(format string) string {
-	if format == "sysext" {
+	switch format {
+	case "sysext":
 		return p.Payload() + ".raw"
+	case "sysext-images":
+		return p.ImagePayload() + ".raw"
 	}
 	return p.Name() + "." + cmp.Or(endings[format], format)
 }

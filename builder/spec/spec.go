@@ -192,11 +192,13 @@ type Host struct {
 	Release string `json:"release,omitempty"`
 	// URL of the folder that hosts fetch the payload from (format sysext), which the config names with its digest.
 	Payload string `json:"payload,omitempty"`
+	// Whether the container images ride along, as a second payload (format sysext-images), instead of being pulled.
+	Images bool `json:"images,omitempty"`
 }
 
 // Output is what the build writes.
 type Output struct {
-	// Formats of a disk: raw, qcow2. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, and sysext, the payload that these name.
+	// Formats of a disk: raw, qcow2. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, and sysext and sysext-images, the payloads that these name.
 	Formats []string `json:"formats,omitempty"`
 	// Whether formats that can be compressed are.
 	Compress bool `json:"compress"`

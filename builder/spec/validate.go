@@ -123,7 +123,10 @@ func (c *checker) required() {
 func (c *checker) host() {
 	h := c.n.Host
 	var first string
-	for _, format := range c.n.Output.Formats {
+	for i, format := range c.n.Output.Formats {
+		if format == "sysext-images" && !h.Images {
+			c.fail(sprintf("output.formats[%d]", i), format+" is for hosts that do not pull", "say host.images: true, so that configs name it, too")
+		}
 		if !slices.Contains(configs, format) {
 			continue
 		}

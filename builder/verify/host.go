@@ -43,7 +43,11 @@ func (r *Report) readExtension(fsys fs.FS, name string) error {
 	if text, err := fs.ReadFile(fsys, release); err != nil || !regexp.MustCompile(`(?m)^ID=`).Match(text) {
 		r.say("extension", release, "does not say for which system the extension is (%v)", err)
 	}
-	for _, program := range []string{"kubeadm", "kubelet", "kubectl", "crictl", "containerd", "runc"} {
+	programs := []string{"kubeadm", "kubelet", "kubectl", "crictl", "containerd", "runc"}
+	if _, err := fs.Stat(fsys, imagesDir); err == nil {
+		programs = nil // it brings the container images
+	}
+	for _, program := range programs {
 		if _, err := fs.Stat(fsys, "usr/bin/"+program); err != nil {
 			r.say("programs", program, "is not in the extension")
 		}
