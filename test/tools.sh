@@ -26,6 +26,7 @@ want mcopy mtools
 want sgdisk gdisk
 want sfdisk fdisk
 want objdump binutils
+want systemd-dissect systemd-container
 want nft nftables
 want /usr/lib/dracut/modules.d/30ignition/ignition ignition
 want openssl openssl

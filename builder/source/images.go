@@ -78,5 +78,8 @@ func keepLayer(ctx context.Context, s *store.Store, l v1.Layer) error {
 		return err
 	}
 	_, err = s.PutAs(ctx, r, id.String())
-	return errors.Join(err, r.Close())
+	if err = errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	return s.Record("containerd layer "+id.String(), id.String()) // so that `imgbuild cache` says what the blob is
 }

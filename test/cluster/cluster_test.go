@@ -101,6 +101,9 @@ func TestImages(t *testing.T) {
 	t.Run("signed", func(t *testing.T) { signedBuild(ctx, t, b.kit, filepath.Join(b.kit.Dir, "out", "imgbuild.lock")) })
 	t.Run("cold", func(t *testing.T) { buildCold(ctx, t, b.kit, b.more) })
 	t.Run("elsewhere", func(t *testing.T) { buildElsewhere(ctx, t, b.kit, b.more) })
+	t.Run("for hosts", func(t *testing.T) {
+		buildForHosts(ctx, t, b.kit, filepath.Join(b.kit.Dir, "out", "imgbuild.lock"), b.more)
+	})
 	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, b.files["worker"], b.kit) })
 }
 
