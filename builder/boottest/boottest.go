@@ -39,6 +39,9 @@ type Node struct {
 	Clock    time.Time // what its clock says at power-on; zero: the right time
 	Rate     int64     // bytes in a second of its disk; 0: as fast as it can
 	WriteLog string    // file that records what it writes to its disk (Linux' dm-log-writes format)
+
+	Extra                   []string // raw images of more disks, read-only
+	Kernel, Initrd, Cmdline string   // of an image without a boot loader
 }
 
 // Seed passes the node config on a disk of its own.
@@ -63,7 +66,7 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 	}
 	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
 		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{},
-		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog}
+		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}

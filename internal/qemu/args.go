@@ -43,6 +43,13 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 	if o.Seed != "" {
 		args = append(args, "-drive", "if=none,id=seed,format=raw,readonly=on,file="+esc(o.Seed), "-device", "virtio-blk-pci,drive=seed")
 	}
+	for i, file := range o.Extra {
+		id := "extra" + strconv.Itoa(i)
+		args = append(args, "-drive", "if=none,id="+id+",format=raw,readonly=on,file="+esc(file), "-device", "virtio-blk-pci,drive="+id)
+	}
+	if o.Kernel != "" {
+		args = append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline)
+	}
 	if o.Net != "" {
 		args = append(args, "-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+esc(o.Net), "-device", "virtio-net-pci,netdev=net,mac="+o.MAC)
 	}

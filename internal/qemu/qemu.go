@@ -34,6 +34,10 @@ type Options struct {
 	Credentials  map[string][]byte // systemd credentials by name
 	Via          string            // SMBIOS or FWCfg
 	Seed         string            // raw image of a second disk; empty: none
+	Extra        []string          // raw images of more disks, read-only
+	Kernel       string            // kernel that is booted instead of what the disk has; empty: none
+	Initrd       string            // its RAM disk
+	Cmdline      string            // and its command line
 	Net, MAC     string            // unix socket of the network; empty: no link
 	Clock        time.Time         // what the machine's clock says at power-on; zero: the right time
 	Rate         int64             // bytes in a second that the disk gives and takes; 0: as fast as it can
