@@ -105,8 +105,8 @@ func cuts(all []try) string {
 // report is the page.
 func report(all []try) []byte {
 	var b strings.Builder
-	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each round has a line. One cut of each\n" +
-		"kind, and every fault of the second table run in `make test`.\n\n" + cuts(all) + sound)
+	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each round has a line. One cut in init, one in a\n" +
+		"worker's join, and every fault of the second table run in `make test`.\n\n" + cuts(all) + sound)
 	seen := map[string]int{}
 	for _, y := range all {
 		seen[y.Date+", commit "+y.Commit+", "+y.Machine]++

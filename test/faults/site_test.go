@@ -108,6 +108,10 @@ var machines = map[string]boottest.Node{
 	"worker": {Name: "worker", Image: "worker", IP: workerIP, Memory: 1792, CPUs: 2},
 }
 
+// yields are nice(2) levels: who joins lets the master go first whose API server must
+// answer its probes in time.
+var yields = map[string]int{"first": 0, "second": 5, "worker": 5}
+
 var configs = map[string]string{"first": identity.MasterFile, "second": identity.MasterJoinFile, "worker": identity.WorkerFile}
 
 // boot powers a machine on; what is bad about it comes with how.
@@ -120,6 +124,7 @@ func (s *site) boot(t *testing.T, name string, how func(*boottest.Node)) *bootte
 	}
 	m, err := boottest.Start(s.t.Context(), n, filepath.Join(s.kit.Dir, "machines"), s.socket, true)
 	must(t, err)
+	must(t, m.Yield(s.t.Context(), yields[name]))
 	return m
 }
 

@@ -118,6 +118,9 @@ func (c *Cluster) Start(ctx context.Context) (err error) {
 	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, 1, boottest.Seed); err != nil {
 		return err
 	}
+	if err = c.Worker.Yield(ctx, 5); err != nil { // the master's API server must answer its probes in time
+		return err
+	}
 	c.Master, err = c.boot(ctx, "master", MasterIP, 4096, 2, "smbios")
 	return err
 }
