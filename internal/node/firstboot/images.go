@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgbuild/imgbuild/internal/node/config"
 )
 
@@ -85,8 +87,27 @@ func (a *Agent) fillStore(to string) error {
 	})
 }
 
-// haveImages wants the runtime to know every image of the node.
+// leastSpace is what has to be free on /var, in MiB: with less, kubeadm, etcd and the
+// first pods fail one after the other, each in its own words.
+const leastSpace = 256
+
+// haveSpace says so where /var is full.
+func (a *Agent) haveSpace(context.Context) error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(a.path(StateDir), &s); err != nil {
+		return err
+	}
+	if free := s.Bavail * uint64(s.Bsize) >> 20; free < leastSpace { // #nosec G115 -- a block has a size
+		return &fault{"make room on /var, or give the machine a larger disk", fmt.Errorf("no space left on device: %d MiB are free on /var, a node needs %d", free, leastSpace)}
+	}
+	return nil
+}
+
+// haveImages wants room for what runs, and the runtime to know every image of the node.
 func (a *Agent) haveImages(ctx context.Context) error {
+	if err := a.waitFor(ctx, a.haveSpace); err != nil {
+		return err
+	}
 	out, err := a.Runner.Run(ctx, "crictl", "images", "--output", "json")
 	if err != nil {
 		return fmt.Errorf("containerd does not list its images: %w: %s", err, lastLine(out))
