@@ -70,13 +70,13 @@ func published(o Options, p *plan.Plan, m *Manifest, key *bill.Key) []string {
 }
 
 // vouchKey names everything that the outputs follow from: this very program, the
-// plan, how it is written, and who signs.
+// plan, how it is written, the host that reads a config, and who signs.
 func vouchKey(p *plan.Plan, key *bill.Key) (string, error) {
 	program, err := self()
 	if err != nil {
 		return "", err
 	}
-	outputs, err := json.Marshal(p.Outputs)
+	outputs, err := json.Marshal([]any{p.Outputs, p.Spec.Host}) // the plan's id is the node's alone
 	signer := "nobody"
 	if key != nil {
 		signer = key.Name()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/internal/erofs"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/tree"
@@ -30,12 +31,9 @@ func PayloadTree(p *plan.Plan, root *tree.Tree, files []component.File) (*tree.T
 	return extension(p.Payload(), p.Arch, root, files, fromBase)
 }
 
-// fromImages is where the container images lie.
-var fromImages = map[string]string{"usr/lib/imgbuild/containerd": "usr/lib/imgbuild/containerd"}
-
 // ImageTree is the part that brings the container images.
 func ImageTree(p *plan.Plan, root *tree.Tree, files []component.File) (*tree.Tree, error) {
-	return extension(p.ImagePayload(), p.Arch, root, files, fromImages)
+	return extension(p.ImagePayload(), p.Arch, root, files, map[string]string{rootfs.ImagesDir: rootfs.ImagesDir})
 }
 
 func extension(name, arch string, root *tree.Tree, files []component.File, more map[string]string) (*tree.Tree, error) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -247,7 +248,7 @@ func (b *Bill) addOwn(p *plan.Plan, o *owners) {
 }
 
 // imagesDir is where the container images lie.
-const imagesDir = "usr/lib/imgbuild/containerd/"
+var imagesDir = strings.TrimPrefix(config.ImagesDir, "/") + "/"
 
 // sealed is what sealing writes.
 var sealed = []string{"etc/machine-id", "etc/fstab", "usr/lib/tmpfiles.d/imgbuild-var.conf", "usr/lib/os-release"}

@@ -252,7 +252,7 @@ func holds(t *testing.T, root, path, text string, mode uint32, link string) {
 // TestValid asks what the config says of itself, by Ignition's schema.
 func TestValid(t *testing.T) {
 	for _, name := range Names() {
-		text, err := on(t, name, decide(t, "master")).Ignition("", sample)
+		text, err := on(t, name, decide(t, "master", "host.os="+name)).Ignition("", sample) // the spec knows it, too
 		if err != nil {
 			t.Fatal(err)
 		}

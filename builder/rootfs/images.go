@@ -4,16 +4,17 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgbuild/imgbuild/internal/containerd"
+	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
-// imagesDir holds what containerd's root directory is made from at first boot. The
-// agent knows the path.
-const imagesDir = "usr/lib/imgbuild/containerd"
+// ImagesDir is config.ImagesDir as a tree spells it.
+var ImagesDir = strings.TrimPrefix(config.ImagesDir, "/")
 
 // Images is all container images on board: what containerd is told of them, and the
 // uncompressed archive of each snapshot's own layer.
@@ -26,24 +27,24 @@ type Images struct {
 // as overlayfs takes them. Nobody but root gets to their set-uid programs. It returns
 // which image each folder of layers came with.
 func PlaceImages(t *tree.Tree, images Images) (owners map[string]string, err error) {
-	if err := t.Put(imagesDir, tree.Node{Mode: fs.ModeDir | 0o700}); err != nil {
+	if err := t.Put(ImagesDir, tree.Node{Mode: fs.ModeDir | 0o700}); err != nil {
 		return nil, err
 	}
 	for name, data := range images.State.Files {
-		if err := t.Put(path.Join(imagesDir, name), tree.Node{Mode: 0o600, Content: tree.Bytes(data)}); err != nil {
+		if err := t.Put(path.Join(ImagesDir, name), tree.Node{Mode: 0o600, Content: tree.Bytes(data)}); err != nil {
 			return nil, err
 		}
 	}
 	owners = map[string]string{}
-	for i, s := range images.State.Snapshots {
+	for _, s := range images.State.Snapshots {
 		layer, err := alone(s.Layers, images)
 		if err == nil {
-			err = t.Graft(path.Join(imagesDir, s.Dir), layer)
+			err = t.Graft(path.Join(ImagesDir, s.Dir), layer)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("unpacking %s, layer %s: %w", s.Image, s.Layers[len(s.Layers)-1], err)
 		}
-		owners[path.Join(imagesDir, images.State.Snapshots[i].Dir)] = s.Image
+		owners[path.Join(ImagesDir, s.Dir)] = s.Image
 	}
 	return owners, nil
 }

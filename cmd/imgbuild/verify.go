@@ -113,7 +113,7 @@ func newInspectCmd() *cobra.Command {
 
 func printReport(w io.Writer, r *verify.Report) error {
 	var b strings.Builder
-	if r.RootHash == "" && len(r.Partitions) == 0 {
+	if r.Format == "sysext" {
 		fmt.Fprintf(&b, "system extension, %d bytes\n", r.Size)
 		for _, f := range r.Findings {
 			fmt.Fprintf(&b, "finding   %s\n", f)

@@ -41,6 +41,18 @@ func buildForHosts(ctx context.Context, t *testing.T, k kit.Kit, lock string, mo
 			}
 		}
 	}
+	out := t.TempDir()
+	for _, host := range []string{"debian", "flatcar"} { // in one folder, one after the other
+		for _, url := range []string{"https://a.example", "https://b.example"} {
+			_, err := k.Imgbuild(ctx, append([]string{"worker", "-o", out, "--lock", lock, "--format", "butane", "--base", host, "--set", "host.payload=" + url}, more...)...)
+			must(t, err)
+			text, err := os.ReadFile(filepath.Join(out, "worker.bu"))
+			must(t, err)
+			if !strings.Contains(string(text), url) || strings.Contains(string(text), "variant: flatcar") != (host == "flatcar") {
+				t.Errorf("for %s and %s it leaves\n%.200s", host, url, text)
+			}
+		}
+	}
 	if sums["master"] != sums["worker"] {
 		t.Errorf("the payload differs by role: %v", sums)
 	}

@@ -30,6 +30,7 @@ const (
 	SeedLabel  = "IMGBUILD"      // file-system label of a seed disk
 	SeedFile   = "node.yaml"     // the file on it
 	FactsFile  = "/etc/imgbuild/node.json"
+	ImagesDir  = "/usr/lib/imgbuild/containerd" // what containerd's root directory is made from, by the images on board
 )
 
 // Roles.

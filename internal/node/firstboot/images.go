@@ -19,7 +19,7 @@ import (
 const (
 	// storeOnBoard is containerd's state as the image brings it: its records, and the
 	// unpacked layers of all container images, which stay where they are.
-	storeOnBoard = "/usr/lib/imgbuild/containerd"
+	storeOnBoard = config.ImagesDir
 	store        = "/var/lib/containerd"
 	// storeOf holds the plan id of the image that the store was made for, once it is whole.
 	storeOf = "imgbuild-plan"
