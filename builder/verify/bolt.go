@@ -65,7 +65,8 @@ type boltReader struct {
 
 // read adds what lies on a page, and on those that it leads to, to a bucket.
 func (r *boltReader) read(id uint64, into *bucket, depth int) error {
-	if id >= uint64(len(r.data)/boltPage) || r.seen[id] || depth > 32 { // #nosec G115 -- a length is not negative
+	pages := uint64(len(r.data) / boltPage) // #nosec G115 -- a length is not negative
+	if id >= pages || r.seen[id] || depth > 32 {
 		return fmt.Errorf("page %d is not where it could be", id)
 	}
 	r.seen[id] = true

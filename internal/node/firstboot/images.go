@@ -97,7 +97,8 @@ func (a *Agent) haveSpace(context.Context) error {
 	if err := unix.Statfs(a.path(StateDir), &s); err != nil {
 		return err
 	}
-	if free := s.Bavail * uint64(s.Bsize) >> 20; free < leastSpace { // #nosec G115 -- a block has a size
+	free := s.Bavail * uint64(s.Bsize) >> 20 // #nosec G115 -- a block has a size
+	if free < leastSpace {
 		return &fault{"make room on /var, or give the machine a larger disk", fmt.Errorf("no space left on device: %d MiB are free on /var, a node needs %d", free, leastSpace)}
 	}
 	return nil
