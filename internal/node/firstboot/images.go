@@ -2,6 +2,8 @@ package firstboot
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,22 +23,22 @@ const (
 	// unpacked layers of all container images, which stay where they are.
 	storeOnBoard = config.ImagesDir
 	store        = "/var/lib/containerd"
-	// storeOf holds the plan id of the image that the store was made for, once it is whole.
-	storeOf = "imgbuild-plan"
+	// storeOf holds the digest of the records that the store was made of, once it is whole.
+	storeOf = "imgbuild-records"
 	// layers is the folder with a folder for each layer, of which "fs" holds the files.
 	layers = "io.containerd.snapshotter.v1.overlayfs/snapshots"
 )
 
-// Images makes containerd's store anew, before containerd starts, where it is not
-// that of this image. Nothing is copied but records: layers are links to the read-only
-// root. What another image left goes, and so does a store that a power cut left half made.
+// Images makes containerd's store anew, before containerd starts, where it was not
+// made of these records. Nothing is copied but records: layers are links to the read-only
+// root. What other images left goes, and so does a store that a power cut left half made.
 func (a *Agent) Images(context.Context) error {
-	facts, err := config.ReadFacts(a.path(config.FactsFile))
+	id, err := a.recordsID()
 	if err != nil {
-		return err
+		return fmt.Errorf("reading the records of the container images: %w", err)
 	}
 	to, mark := a.path(store), a.path(store, storeOf)
-	if id, err := readLine(mark); err == nil && id == facts.PlanID {
+	if made, err := readLine(mark); err == nil && made == id {
 		return nil
 	}
 	if err := errors.Join(os.MkdirAll(to, 0o711), os.Remove(mark)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -54,36 +56,57 @@ func (a *Agent) Images(context.Context) error {
 	if err := syncFS(to); err != nil {
 		return err
 	}
-	return writeDurably(mark, []byte(facts.PlanID+"\n"), 0o600)
+	return writeDurably(mark, []byte(id+"\n"), 0o600)
 }
 
-func (a *Agent) fillStore(to string) error {
+// records visits what is on board, folders first: a folder, a layer's files (a folder
+// that is to be a link), or a record and its bytes.
+func (a *Agent) records(visit func(name string, mode fs.FileMode, data []byte) error) error {
 	from := a.path(storeOnBoard)
 	return filepath.WalkDir(from, func(file string, d fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || file == from {
 			return err
 		}
 		name, err := filepath.Rel(from, file)
 		if err != nil {
 			return err
 		}
-		dst := filepath.Join(to, name)
 		switch {
-		case name == ".":
-			return nil
 		case filepath.Base(name) == "fs" && filepath.Dir(filepath.Dir(name)) == layers:
-			if err := os.Symlink(filepath.Join(storeOnBoard, name), dst); err != nil {
+			if err := visit(name, fs.ModeSymlink, nil); err != nil {
 				return err
 			}
 			return fs.SkipDir
 		case d.IsDir():
-			return os.Mkdir(dst, 0o700)
+			return visit(name, fs.ModeDir, nil)
 		}
 		data, err := os.ReadFile(file) // #nosec G304 G122 -- of the read-only root
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(dst, data, 0o600) // #nosec G703 -- as above
+		return visit(name, 0, data)
+	})
+}
+
+func (a *Agent) recordsID() (string, error) {
+	h := sha256.New()
+	err := a.records(func(name string, mode fs.FileMode, data []byte) error {
+		_, err := fmt.Fprintf(h, "%s %q %d\n%s", mode, name, len(data), data)
+		return err
+	})
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+func (a *Agent) fillStore(to string) error {
+	return a.records(func(name string, mode fs.FileMode, data []byte) error {
+		dst := filepath.Join(to, name)
+		switch mode {
+		case fs.ModeSymlink:
+			return os.Symlink(filepath.Join(storeOnBoard, name), dst)
+		case fs.ModeDir:
+			return os.Mkdir(dst, 0o700)
+		}
+		return os.WriteFile(dst, data, 0o600) // #nosec G703 -- a name of the read-only root
 	})
 }
 

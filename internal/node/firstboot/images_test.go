@@ -34,38 +34,49 @@ func stored(t *testing.T, root string) string {
 	return strings.Join(out, "\n")
 }
 
-// TestStore makes containerd's store from what is on board, once for each image, and
-// anew where it is another image's or was left half made.
+// TestStore makes containerd's store from what is on board, once, and anew where the
+// records are others or it was left half made.
 func TestStore(t *testing.T) {
 	data, _ := sample(t, config.Worker)
 	n := newNode(t, config.Worker, data)
 	n.put(storeOnBoard+"/io.containerd.metadata.v1.bolt/meta.db", "records")
 	n.put(storeOnBoard+"/"+layers+"/1/fs/bin/pause", "a program")
 	n.put(storeOnBoard+"/"+layers+"/1/fs/fs", "a file that is called so")
-	want := "imgbuild-plan: p1\nio.containerd.metadata.v1.bolt/meta.db: records\n" + layers + "/1/fs → " + storeOnBoard + "/" + layers + "/1/fs"
+	want := func(records string) string {
+		id, err := n.agent(io.Discard).recordsID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return storeOf + ": " + id + "\nio.containerd.metadata.v1.bolt/meta.db: " + records + "\n" + layers + "/1/fs → " + storeOnBoard + "/" + layers + "/1/fs"
+	}
 	make := func() string {
 		if err := n.agent(io.Discard).Images(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		return stored(t, n.root)
 	}
-	if got := make(); got != want {
-		t.Fatalf("the first boot makes\n%s\nwant\n%s", got, want)
+	if got := make(); got != want("records") {
+		t.Fatalf("the first boot makes\n%s\nwant\n%s", got, want("records"))
 	}
 	n.put(store+"/io.containerd.metadata.v1.bolt/meta.db", "records, and a pulled image's")
 	n.put(store+"/io.containerd.content.v1.content/pulled", "a blob")
 	if got := make(); !strings.Contains(got, "pulled image's") || !strings.Contains(got, "a blob") {
 		t.Errorf("the second boot leaves\n%s", got)
 	}
-	n.put(store+"/"+storeOf, "p0")
-	if got := make(); got != want {
+	n.put(config.FactsFile, "{}")
+	n.put(storeOnBoard+"/"+layers+"/1/fs/bin/pause", "never read here: verity does")
+	if got := make(); !strings.Contains(got, "a blob") {
+		t.Errorf("another image with the same records leaves\n%s", got)
+	}
+	n.put(storeOnBoard+"/io.containerd.metadata.v1.bolt/meta.db", "other records")
+	if got := make(); got != want("other records") {
 		t.Errorf("of another image's store it makes\n%s", got)
 	}
 	if err := os.Remove(filepath.Join(n.root, store, storeOf)); err != nil {
 		t.Fatal(err)
 	}
 	n.put(store+"/io.containerd.metadata.v1.bolt/meta.db", "rec")
-	if got := make(); got != want {
+	if got := make(); got != want("other records") {
 		t.Errorf("of a torn store it makes\n%s", got)
 	}
 }
