@@ -72,6 +72,7 @@ func (a *artefacts) place() error {
 	if a.host, err = host.Of(a.plan, os); err != nil {
 		return err
 	}
+	a.host.Join = a.o.join
 	if a.payload, err = assemble.PayloadTree(a.plan, a.laid.root, a.host.Payload); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/component"
+	"github.com/imgbuild/imgbuild/builder/host"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
@@ -21,20 +22,23 @@ import (
 
 // Options is one run of the flow, as the caller asks for it.
 type Options struct {
-	Role     string
-	Files    []string // spec files over the role's profile, in order
-	Sets     []string // "key.path=value" over those
-	Host     string   // OS of the host that reads a config; over Sets; empty: what the spec says
-	Out      string   // folder for everything that is written
-	LockFile string   // empty: imgbuild.lock in Out
-	CacheDir string   // empty: the XDG cache folder
-	ToolDir  string   // where the node's own executables lie; empty: beside this program
-	Offline  bool     // use no network: every input must be pinned and in the cache
-	Sign     string   // private key that signs what is made: a PEM file, or PLUGIN://REFERENCE; empty: nothing is signed
-	Move     []string // what to pin anew although the lock answers: names of packages' base, parts or images, or "all"
-	Report   report.Reporter
+	Role       string
+	Files      []string // spec files over the role's profile, in order
+	Sets       []string // "key.path=value" over those
+	Host       string   // OS of the host that reads a config; over Sets; empty: what the spec says
+	Out        string   // folder for everything that is written
+	LockFile   string   // empty: imgbuild.lock in Out
+	CacheDir   string   // empty: the XDG cache folder
+	ToolDir    string   // where the node's own executables lie; empty: beside this program
+	Offline    bool     // use no network: every input must be pinned and in the cache
+	Sign       string   // private key that signs what is made: a PEM file, or PLUGIN://REFERENCE; empty: nothing is signed
+	JoinURL    string   // where hosts fetch their node config; empty: a credential or a seed disk brings it
+	InlineJoin string   // a worker's node config that is to stand in the configs for hosts
+	Move       []string // what to pin anew although the lock answers: names of packages' base, parts or images, or "all"
+	Report     report.Reporter
 
 	node *spec.Node // what Load gives, instead of profile, files and sets
+	join host.Join  // what loadJoin gives
 }
 
 // Result is what a build made.
@@ -48,15 +52,11 @@ type Result struct {
 // the output folder. They appear whole, by rename, or not at all.
 func Build(ctx context.Context, o Options) (*Result, error) {
 	// say
-	node, err := Load(o)
+	node, key, err := o.hear(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// decide
-	key, err := loadKey(ctx, o)
-	if err != nil {
-		return nil, err
-	}
 	tools, err := findTools(o.ToolDir, node.Arch)
 	if err != nil {
 		return nil, err

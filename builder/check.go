@@ -22,7 +22,7 @@ func checkOutputs(ctx context.Context, o Options, m *Manifest, scratch string) e
 		file := filepath.Join(scratch, w.File)
 		group.Go(func() error { return w.measure(file) })
 		group.Go(func() error {
-			r, err := readBack(ctx, w.Format, file)
+			r, err := readBack(ctx, w.Format, file, !o.join.Inline.Empty())
 			if err != nil {
 				return fault.New(fault.Verify, "reading back: %w", err)
 			}
@@ -35,8 +35,9 @@ func checkOutputs(ctx context.Context, o Options, m *Manifest, scratch string) e
 	return group.Wait()
 }
 
-// readBack reads an output with code that did not write it.
-func readBack(ctx context.Context, format, file string) (*verify.Report, error) {
+// readBack reads an output with code that did not write it. A config may hold a token
+// where that was asked for.
+func readBack(ctx context.Context, format, file string, token bool) (*verify.Report, error) {
 	f, err := output.Find(format)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func readBack(ctx context.Context, format, file string) (*verify.Report, error) 
 	case output.AsExtension:
 		return verify.Extension(file)
 	}
-	return verify.Config(file)
+	return verify.Config(file, token)
 }
 
 // Complain turns a report's findings into one error, or nil.

@@ -99,6 +99,11 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scra
 			if err := format.Write(ctx, &from.Made, file, out.Compress); err != nil {
 				return nil, err
 			}
+			if format.Reads == output.AsConfig && !o.join.Inline.Empty() {
+				if err := os.Chmod(file, 0o600); err != nil { // the scratch folder is ours alone
+					return nil, err
+				}
+			}
 			m.Outputs = append(m.Outputs, Written{Format: out.Format, File: out.File})
 			done()
 			if info, err := os.Stat(file); err == nil && format.Limit > 0 && info.Size() > format.Limit {

@@ -24,7 +24,7 @@ func unchanged(o Options, p *plan.Plan, key *bill.Key, s *store.Store) *Manifest
 		return nil
 	}
 	var m Manifest
-	word, err := vouchKey(p, key)
+	word, err := vouchKey(o, p, key)
 	if err != nil || json.Unmarshal(text, &m) != nil || m.ID != p.ID || len(m.Outputs) != len(p.Outputs) {
 		return nil
 	}
@@ -43,7 +43,7 @@ func unchanged(o Options, p *plan.Plan, key *bill.Key, s *store.Store) *Manifest
 
 // vouch remembers what unchanged asks for.
 func vouch(o Options, p *plan.Plan, m *Manifest, key *bill.Key, s *store.Store) error {
-	word, err := vouchKey(p, key)
+	word, err := vouchKey(o, p, key)
 	if err != nil {
 		return err
 	}
@@ -71,12 +71,12 @@ func published(o Options, p *plan.Plan, m *Manifest, key *bill.Key) []string {
 
 // vouchKey names everything that the outputs follow from: this very program, the
 // plan, how it is written, the host that reads a config, and who signs.
-func vouchKey(p *plan.Plan, key *bill.Key) (string, error) {
+func vouchKey(o Options, p *plan.Plan, key *bill.Key) (string, error) {
 	program, err := self()
 	if err != nil {
 		return "", err
 	}
-	outputs, err := json.Marshal([]any{p.Outputs, p.Spec.Host}) // the plan's id is the node's alone
+	outputs, err := json.Marshal([]any{p.Outputs, p.Spec.Host, joinKey(o.join)}) // the plan's id is the node's alone
 	signer := "nobody"
 	if key != nil {
 		signer = key.Name()

@@ -42,6 +42,7 @@ type Node struct {
 
 	Extra                   []string // raw images of more disks, read-only
 	Kernel, Initrd, Cmdline string   // of an image without a boot loader
+	Ignition                string   // file with an Ignition config, for an OS that reads one
 }
 
 // Seed passes the node config on a disk of its own.
@@ -66,7 +67,7 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 	}
 	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
 		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{},
-		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline}
+		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline, Ignition: n.Ignition}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ type Addition struct {
 	Ports   []Port            // what the firewall lets in
 	Cmdline []string          // kernel command line words
 	Checks  []Check           // what a booted node must answer
+	Users   []User            // accounts
 }
 
 // File is one entry of the node tree. Path is absolute, as it lies on the node.
@@ -58,6 +59,15 @@ type File struct {
 type Unit struct {
 	Name string `json:"name"`
 	By   string `json:"by"` // multi-user.target, sysinit.target, …
+}
+
+// User is an account without a password: passwd(5), group(5).
+type User struct {
+	Name   string   `json:"name"`
+	ID     int      `json:"id"` // of the user and of its group
+	Groups []string `json:"groups,omitempty"`
+	Home   string   `json:"home"`
+	Shell  string   `json:"shell"`
 }
 
 // Port is one hole in the firewall. First == Last for a single port.

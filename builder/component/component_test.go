@@ -39,6 +39,7 @@ var variants = []struct {
 	{"kubernetes 1.35.4", "master", []string{"kubernetes.version=1.35.4"}},
 	{"firewall off", "worker", []string{"firewall.enabled=false"}},
 	{"time servers", "worker", []string{"time.servers=ntp.example.org"}},
+	{"by Cluster API", "master", []string{"bootstrap=cluster-api"}},
 }
 
 // load is a node of the profiles with some values set.

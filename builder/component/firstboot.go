@@ -1,12 +1,15 @@
 package component
 
-import "github.com/imgbuild/imgbuild/builder/spec"
+import (
+	"slices"
+
+	"github.com/imgbuild/imgbuild/builder/spec"
+)
 
 // firstboot is the agent that makes the node a member of its cluster.
 func firstboot() Component {
 	add := fromOverlay("firstboot", Addition{
-		Files: []File{{Path: "/usr/lib/imgbuild/imgbuild-firstboot", Mode: 0o755, Part: "imgbuild-firstboot"},
-			{Path: "/usr/bin/imgbuild-firstboot", Link: "../lib/imgbuild/imgbuild-firstboot"}}, // for its word "status"
+		Files:  append(slices.Clone(agent), File{Path: "/usr/bin/imgbuild-firstboot", Link: "../lib/imgbuild/imgbuild-firstboot"}), // for its word "status"
 		Enable: []Unit{{"imgbuild-firstboot.service", "multi-user.target"}},
 		Checks: []Check{
 			{"first boot is done", "grep -q '\"committed\"' /run/imgbuild/status.json"},
@@ -16,6 +19,9 @@ func firstboot() Component {
 	return Component{
 		Name: "firstboot", Doc: "the agent that runs kubeadm init or join",
 		Add: func(n *spec.Node, f Facts) (Addition, error) {
+			if n.Bootstrap == ClusterAPI {
+				return Addition{}, nil
+			}
 			a, err := add(n, f)
 			if n.Role == "master" {
 				a.Checks = append(a.Checks, Check{"root has a kubeconfig", "test -s /root/.kube/config && [ $(stat -Lc %a /root/.kube/config) = 600 ]"})

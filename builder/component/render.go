@@ -53,7 +53,7 @@ func NodeFacts(n *spec.Node, f Facts, id string) (File, error) {
 	k := n.Kubernetes
 	text, err := json.MarshalIndent(config.Facts{
 		Role: n.Role, Arch: n.Arch, KubernetesVersion: k.Version, PodCIDR: k.PodCIDR, ServiceCIDR: k.ServiceCIDR, DNSDomain: k.DNSDomain,
-		ProxyMode: k.ProxyMode, CNI: n.CNI.Name, Images: f.Images, PlanID: id,
+		ProxyMode: k.ProxyMode, EtcdElection: k.EtcdElectionTimeout, CNI: n.CNI.Name, Images: f.Images, PlanID: id,
 	}, "", " ")
 	return File{Path: config.FactsFile, Mode: 0o644, Text: string(text) + "\n"}, err
 }

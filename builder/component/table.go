@@ -18,6 +18,9 @@ func All() []Component {
 		flannel(),
 		vip(),
 		firstboot(),
+		clusterAPI(),
 		userFiles(),
+		userUnits(),
+		accounts(),
 	}
 }

@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/butane/config"
+	translate "github.com/coreos/butane/config"
 	"github.com/coreos/butane/config/common"
 	ignition "github.com/coreos/ignition/v2/config/v3_3"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/imgbuild/imgbuild/builder/component"
+	"github.com/imgbuild/imgbuild/internal/node/config"
 )
 
 // Payload is where a host finds the payload.
@@ -39,14 +40,19 @@ type (
 		ShouldExist []string `yaml:"should_exist"`
 	}
 	storage struct {
-		Files []butaneFile `yaml:"files,omitempty"`
-		Links []butaneLink `yaml:"links,omitempty"`
+		Folders []butaneFolder `yaml:"directories,omitempty"`
+		Files   []butaneFile   `yaml:"files,omitempty"`
+		Links   []butaneLink   `yaml:"links,omitempty"`
 	}
 	butaneFile struct {
 		Path      string    `yaml:"path"`
 		Overwrite bool      `yaml:"overwrite,omitempty"`
 		Mode      yaml.Node `yaml:"mode"`
 		Contents  contents  `yaml:"contents"`
+	}
+	butaneFolder struct {
+		Path string    `yaml:"path"`
+		Mode yaml.Node `yaml:"mode"`
 	}
 	contents struct {
 		Inline       string        `yaml:"inline,omitempty"`
@@ -94,6 +100,10 @@ func (n *Node) Butane(release string, payloads ...Payload) ([]byte, error) {
 	}
 	for _, p := range payloads {
 		c.Storage.Files = append(c.Storage.Files, butaneFile{p.file(), true, octal(0o644), contents{Source: p.URL, Verification: &verification{"sha256-" + p.SHA256}}})
+	}
+	if !n.Join.None() {
+		c.Storage.Folders = []butaneFolder{{path.Dir(config.Credstore), octal(0o700)}}
+		c.Storage.Files = append(c.Storage.Files, butaneFile{config.Credstore, true, octal(0o600), contents{Inline: n.Join.Inline.Reveal(), Source: n.Join.URL}})
 	}
 	for _, u := range n.units() {
 		c.Systemd.unit(u.Name).Enabled = true
@@ -155,7 +165,7 @@ func (n *Node) Ignition(release string, payloads ...Payload) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, report, err := config.TranslateBytes(text, common.TranslateBytesOptions{Raw: true})
+	out, report, err := translate.TranslateBytes(text, common.TranslateBytesOptions{Raw: true})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("translating to Ignition: %w", err), errors.New(report.String()))
 	}

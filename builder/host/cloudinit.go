@@ -3,10 +3,13 @@ package host
 import (
 	"bytes"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
 )
 
 // fetcher is a program that every Debian has, and that checks a digest.
@@ -42,6 +45,9 @@ func (n *Node) CloudInit(payloads ...Payload) ([]byte, error) {
 		c.WriteFiles = append(c.WriteFiles, cloudFile{f.Path, quoted(fmt.Sprintf("%04o", f.Mode)), f.Text})
 	}
 	c.WriteFiles = append(c.WriteFiles, cloudFile{"/etc/systemd/system/" + payloadUnit, quoted("0644"), n.starter()})
+	if !n.Join.Inline.Empty() {
+		c.WriteFiles = append(c.WriteFiles, cloudFile{config.Credstore, quoted("0600"), n.Join.Inline.Reveal()})
+	}
 	c.Run = n.commands(payloads)
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "#cloud-config\n# A Kubernetes %s for %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, payloads[0].Name)
@@ -72,13 +78,20 @@ func (n *Node) commands(payloads []Payload) []yaml.Node {
 		words(append([]string{"systemctl", "enable", "--now"}, names...)...),
 		words("mkdir", "-p", "/etc/extensions"))
 	for _, p := range payloads {
-		out = append(out, words(fetcher, "-o", "Acquire::Retries=5", "-o", "APT::Sandbox::User=root", "download-file", p.URL, p.file(), "SHA256:"+p.SHA256))
+		out = append(out, fetch(p.URL, p.file(), "SHA256:"+p.SHA256))
+	}
+	if n.Join.URL != "" {
+		out = append(out, words("install", "-d", "-m", "0700", path.Dir(config.Credstore)), fetch(n.Join.URL, config.Credstore))
 	}
 	return append(out,
 		words("systemctl", "enable", extensions),
 		words("systemctl", "restart", extensions),
 		words("systemctl", "enable", "--now", payloadUnit),
 	)
+}
+
+func fetch(url, file string, digest ...string) yaml.Node {
+	return words(append([]string{fetcher, "-o", "Acquire::Retries=5", "-o", "APT::Sandbox::User=root", "download-file", url, file}, digest...)...)
 }
 
 // words is a command on one line.

@@ -29,6 +29,7 @@ type Node struct {
 	// Packages are those that the OS's package manager has to install, where it has one.
 	Packages []string
 	Left     []Left // what the host has or does in its own way
+	Join     Join
 }
 
 // Left is a part of the node tree that the host does not get.

@@ -12,12 +12,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/node/config"
+	"github.com/imgbuild/imgbuild/internal/node/identity"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/profiles"
 )
@@ -159,6 +162,12 @@ func TestIgnition(t *testing.T) {
 	for _, role := range []string{"master", "worker"} {
 		t.Run(role, func(t *testing.T) {
 			n := on(t, "debian", decide(t, role))
+			if role == "worker" {
+				_, worker := identities(t)
+				var err error
+				n.Join, err = JoinWith(worker, role)
+				must(t, err)
+			}
 			text, err := n.Ignition("", from)
 			if err != nil {
 				t.Fatal(err)
@@ -168,6 +177,9 @@ func TestIgnition(t *testing.T) {
 				holds(t, root, f.Path, f.Text, f.Mode, f.Link)
 			}
 			holds(t, root, from.file(), string(payload), 0o644, "")
+			if text := n.Join.Inline.Reveal(); text != "" {
+				holds(t, root, config.Credstore, text, 0o600, "")
+			}
 			for _, name := range n.Mask {
 				holds(t, root, "/etc/systemd/system/"+name, "", 0, "/dev/null")
 			}
@@ -193,10 +205,68 @@ func TestIgnition(t *testing.T) {
 	}
 }
 
-func apply(t *testing.T, config []byte) (root string) {
+// TestJoin wants a host to come by its node config as asked for, and what signs for
+// the cluster, or another role's, to be refused.
+func TestJoin(t *testing.T) {
+	master, worker := identities(t)
+	if _, err := JoinWith(master, "master"); err == nil || !strings.Contains(err.Error(), "keys that sign for the cluster") || strings.Contains(err.Error(), "PRIVATE") {
+		t.Error(err)
+	}
+	if _, err := JoinWith(worker, "master"); err == nil || !strings.Contains(err.Error(), "it is a worker's, and this is a master") {
+		t.Error(err)
+	}
+	for _, address := range []string{"files.example", "ftp://files.example/a", "https://user:pass@files.example/a"} {
+		if _, err := JoinFrom(address); err == nil || strings.Contains(err.Error(), "pass@") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	n := on(t, "debian", decide(t, "worker"))
+	var err error
+	n.Join, err = JoinWith(worker, "worker")
+	must(t, err)
+	if said := fmt.Sprintf("%v %+v %#v", n.Join, n.Join, n.Join); strings.Contains(said, "token") {
+		t.Errorf("it prints as %s", said)
+	}
+	text, err := n.CloudInit(sample)
+	must(t, err)
+	holdsJoin(t, "cloud-config", string(text), "/etc/credstore/imgbuild.node", "permissions: '0600'", "token: ")
+	n.Join, err = JoinFrom("https://files.example/once?key=1")
+	must(t, err)
+	text, err = n.CloudInit(sample)
+	must(t, err)
+	holdsJoin(t, "cloud-config", string(text), "[install, -d, -m, \"0700\", /etc/credstore]", "download-file, 'https://files.example/once?key=1', /etc/credstore/imgbuild.node]")
+	text, err = n.Ignition("", sample)
+	must(t, err)
+	holdsJoin(t, "ignition", string(text), `"path":"/etc/credstore/imgbuild.node","contents":{"source":"https://files.example/once?key=1"},"mode":384`)
+}
+
+// identities are the node configs of a new cluster.
+func identities(t *testing.T) (master, worker []byte) {
+	t.Helper()
+	c, err := identity.New("demo", "10.0.0.10:6443", time.Hour)
+	must(t, err)
+	dir := filepath.Join(t.TempDir(), "demo")
+	must(t, c.Save(dir))
+	master, err = os.ReadFile(filepath.Join(dir, identity.MasterFile))
+	must(t, err)
+	worker, err = os.ReadFile(filepath.Join(dir, identity.WorkerFile))
+	must(t, err)
+	return master, worker
+}
+
+func holdsJoin(t *testing.T, what, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("the %s has no %s:\n%s", what, part, text)
+		}
+	}
+}
+
+func apply(t *testing.T, text []byte) (root string) {
 	t.Helper()
 	root = t.TempDir()
-	if out, err := ignite(t, config, root); err != nil {
+	if out, err := ignite(t, text, root); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return root
@@ -204,11 +274,11 @@ func apply(t *testing.T, config []byte) (root string) {
 
 // ignite runs the stages that matter. Debian's build ends by relabelling for SELinux,
 // asked or not: there is none, so what it calls for that does nothing.
-func ignite(t *testing.T, config []byte, root string) (said string, err error) {
+func ignite(t *testing.T, text []byte, root string) (said string, err error) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.ign")
-	must(t, os.WriteFile(file, config, 0o600))
+	must(t, os.WriteFile(file, text, 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "setfiles"), []byte("#!/bin/sh\n"), 0o700))
 	must(t, os.MkdirAll(filepath.Join(root, "etc/selinux"), 0o755))
 	must(t, os.WriteFile(filepath.Join(root, "etc/selinux/config"), []byte("SELINUXTYPE=none\n"), 0o644))

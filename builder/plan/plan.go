@@ -29,6 +29,7 @@ type Plan struct {
 	Components []string          `json:"components"`
 	Files      []component.File  `json:"files"` // sorted by path
 	Units      Units             `json:"units"`
+	Users      []component.User  `json:"users,omitempty"`
 	Ports      []component.Port  `json:"ports"`
 	Images     []string          `json:"images"`  // on board, name:tag
 	Cmdline    []string          `json:"cmdline"` // without the root hash, which the root decides
@@ -152,6 +153,7 @@ func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
 		p.Ports = append(p.Ports, a.Ports...)
 		p.Cmdline = append(p.Cmdline, a.Cmdline...)
 		p.Checks = append(p.Checks, a.Checks...)
+		p.Users = append(p.Users, a.Users...)
 	}
 	p.Cmdline = append(p.Cmdline, n.Boot.Cmdline...) // the kernel takes the last of two: the user's
 	rendered, err := component.Render(n, added)

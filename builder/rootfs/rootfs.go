@@ -33,6 +33,9 @@ func Layers(files []string) (*tree.Tree, error) {
 
 // Apply puts what the plan says on a sealed tree.
 func Apply(t *tree.Tree, p *plan.Plan, parts Parts) error {
+	if err := addUsers(t, p.Users); err != nil {
+		return err
+	}
 	for _, f := range p.Files {
 		if err := put(t, f, parts); err != nil {
 			return fmt.Errorf("placing %s: %w", f.Path, err)

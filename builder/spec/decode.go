@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -72,6 +73,14 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 			return
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
+		d.note(n, path)
+	case reflect.Int:
+		number, err := strconv.ParseInt(n.Value, 10, 32)
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
+			d.fail(n, path, "got "+describe(n)+", want a number", nothingHint(n))
+			return
+		}
+		v.SetInt(number)
 		d.note(n, path)
 	default:
 		if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {

@@ -43,6 +43,7 @@ var (
 	containerdSources = []string{"auto", "base", "gomodule", "release", "dir"}
 	proxyModes        = []string{"nftables", "iptables"}
 	formats           = []string{"raw", "qcow2", "ignition", "butane", "cloud-init", "nocloud", "nocloud-fat", "sysext", "sysext-images"}
+	bootstraps        = []string{"imgbuild", "cluster-api"}
 	hosts             = []string{"debian", "flatcar", "fcos"}
 )
 

@@ -32,6 +32,9 @@ func (n *Node) resolve() {
 	for i := range n.Files {
 		n.fill(sprintf("files[%d].mode", i), &n.Files[i].Mode, "0644")
 	}
+	for i := range n.Users {
+		n.fill(sprintf("users[%d].shell", i), &n.Users[i].Shell, "/bin/bash")
+	}
 }
 
 // resolveNetwork fills in how the pod network travels, and flannel's version.

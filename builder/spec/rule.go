@@ -39,6 +39,8 @@ var rules = map[string]rule{
 	"role":       {Enum: roles},
 	"arch":       {Enum: arches, Later: []string{"arm64"}},
 
+	"bootstrap": {Enum: bootstraps},
+
 	"base.name":       {Enum: baseNames()},
 	"base.oci":        {Pattern: reference, Want: "an image reference or a folder", Hint: `write it as "registry.example/os:tag" or "./layout"`},
 	"base.mirror":     {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
@@ -57,6 +59,8 @@ var rules = map[string]rule{
 	"kubernetes.serviceCIDR":      {Pattern: `^[0-9.]+/[0-9]+$`, Want: "an IPv4 network", Hint: `write it as "10.96.0.0/12"`},
 	"kubernetes.dnsDomain":        {Pattern: `^` + domainText + `$`, Want: "a DNS name", Hint: `write it as "cluster.local"`, Max: 64},
 	"kubernetes.proxyMode":        {Enum: proxyModes},
+
+	"kubernetes.etcdElectionTimeout": {Pattern: `^([1-9]|[1-4][0-9]|50)s$`, Want: "1s to 50s", Hint: `write it as "5s"`},
 
 	"containerd.version": {Pattern: `^[0-9]+\.[0-9]+(\.[0-9]+)?$`, Want: "a version", Hint: `write it as "2.3.2", without a leading "v"`},
 	"containerd.source":  {Enum: containerdSources},
@@ -83,6 +87,15 @@ var rules = map[string]rule{
 	"files[].path":    {Pattern: `^(/[A-Za-z0-9._@+:~-]+)+$`, Want: "an absolute file path", Hint: "use letters, digits and . _ @ + : ~ - between single slashes"},
 	"files[].content": {Max: MaxDocument},
 	"files[].mode":    {Pattern: `^0[0-7]{3}$`, Want: "a mode", Hint: `write it in quotes, as "0644"`},
+
+	"units[].name":     {Pattern: `^[A-Za-z0-9:_.@-]+\.(service|socket|timer|path|mount|automount|target|slice)$`, Want: "the name of a systemd unit", Hint: `write it as "backup.service"`},
+	"units[].content":  {Max: MaxDocument},
+	"units[].wantedBy": {Pattern: `^[A-Za-z0-9:_.@-]+\.(target|service|timer|socket)$`, Want: "the name of a unit", Hint: `write it as "multi-user.target"`},
+
+	"users[].name":                {Pattern: `^[a-z_][a-z0-9_-]*$`, Want: "a user name", Hint: "use lower-case letters, digits, _ and -", Max: 31},
+	"users[].groups[]":            {Pattern: `^[a-z_][a-z0-9_-]*$`, Want: "a group name", Hint: "use lower-case letters, digits, _ and -", Max: 31},
+	"users[].shell":               {Pattern: `^(/[A-Za-z0-9._+-]+)+$`, Want: "the path of a shell", Hint: `write it as "/bin/bash"`},
+	"users[].sshAuthorizedKeys[]": {Pattern: `^(ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/=]+( [A-Za-z0-9._@:/ +-]*)?$`, Want: "a public SSH key", Hint: "write the one line of a .pub file, without options", Max: 8192},
 
 	"disk.varSize":     {Pattern: `^[1-9][0-9]{0,5}(Mi|Gi|Ti)$`, Want: "a size", Hint: `write it as "4Gi" or "512Mi"`},
 	"host.os":          {Enum: hosts},

@@ -80,6 +80,9 @@ func typeComments() (map[string]string, error) {
 	return comments, nil
 }
 
+// mustHave are the keys that an item of a list cannot do without.
+var mustHave = map[string][]string{"files[]": {"path"}, "units[]": {"name"}, "users[]": {"name", "uid"}}
+
 // narrow adds the rules to the schema of the value at path and to all below it.
 func narrow(s *jsonschema.Schema, path string) {
 	switch s.Type {
@@ -92,10 +95,7 @@ func narrow(s *jsonschema.Schema, path string) {
 			s.AdditionalProperties = &jsonschema.Schema{AnyOf: []*jsonschema.Schema{value, {Type: "integer"}}}
 			break
 		}
-		s.Required = nil
-		if path == "files[]" {
-			s.Required = []string{"path"}
-		}
+		s.Required = mustHave[path]
 		for p := s.Properties.Oldest(); p != nil; p = p.Next() {
 			narrow(p.Value, join(path, p.Key))
 		}

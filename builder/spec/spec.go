@@ -33,6 +33,8 @@ type Node struct {
 	Base Base `json:"base"`
 	// The Kubernetes parts.
 	Kubernetes Kubernetes `json:"kubernetes"`
+	// Who makes the node a member of its cluster: imgbuild's own agent, or cluster-api, by bootstrap data that cloud-init reads.
+	Bootstrap string `json:"bootstrap,omitempty"`
 	// The container runtime.
 	Containerd Containerd `json:"containerd"`
 	// The pod network.
@@ -47,6 +49,10 @@ type Node struct {
 	Time Time `json:"time"`
 	// Files to put on the node.
 	Files []File `json:"files,omitempty"`
+	// systemd units: yours, or the base's own to start or to mask.
+	Units []Unit `json:"units,omitempty"`
+	// People and services with an account of their own. Nobody has a password.
+	Users []User `json:"users,omitempty"`
 	// Room on the disk.
 	Disk Disk `json:"disk"`
 	// Who reads a config, for the formats that are one.
@@ -91,6 +97,8 @@ type Kubernetes struct {
 	DNSDomain string `json:"dnsDomain,omitempty"`
 	// How kube-proxy does its work.
 	ProxyMode string `json:"proxyMode,omitempty"`
+	// How long etcd's members wait for their leader before they elect another: 1s to 50s. Masters far from each other, or with slow disks, need more than the default, 1s.
+	EtcdElectionTimeout string `json:"etcdElectionTimeout,omitempty"`
 }
 
 // Release is an upstream release host and registry.
@@ -176,6 +184,32 @@ type File struct {
 	Content string `json:"content,omitempty"`
 	// Permission bits as a string of octal digits, such as "0644" (the default).
 	Mode string `json:"mode,omitempty"`
+}
+
+// Unit is one systemd unit.
+type Unit struct {
+	// Its name, such as "backup.timer".
+	Name string `json:"name"`
+	// Its text. Left out: a package of the base brings it. A drop-in is a file below /etc/systemd/system/NAME.d.
+	Content string `json:"content,omitempty"`
+	// The unit that starts it at boot, such as multi-user.target. Left out: it is not started by itself.
+	WantedBy string `json:"wantedBy,omitempty"`
+	// Whether it must never start.
+	Mask bool `json:"mask,omitempty"`
+}
+
+// User is an account.
+type User struct {
+	// Its name.
+	Name string `json:"name"`
+	// Its number, which must not change from image to image: 1000 to 59999.
+	UID int `json:"uid"`
+	// Groups of the base that it belongs to, besides one of its own.
+	Groups []string `json:"groups,omitempty"`
+	// Login shell. Left out: /bin/bash.
+	Shell string `json:"shell,omitempty"`
+	// Public keys that log in as this user, where ssh.enabled is true. Everyone who has the image can read them.
+	SSHAuthorizedKeys []string `json:"sshAuthorizedKeys,omitempty"`
 }
 
 // Disk is room on the disk.

@@ -25,6 +25,8 @@ func Validate(n *Node) Findings {
 	c.ports()
 	c.boot()
 	c.files()
+	c.units()
+	c.users()
 	c.twice()
 	slices.SortStableFunc(c.found, func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
@@ -140,6 +142,8 @@ func (c *checker) host() {
 	switch {
 	case first == "":
 		return
+	case c.n.Bootstrap == "cluster-api":
+		c.fail("bootstrap", "format "+first+" is for a host, on which imgbuild's own agent joins", "build a disk image for Cluster API")
 	case h.OS == "":
 		c.fail("host.os", "format "+first+" is for a host, and none is named", "use "+orList(hosts)+", or --base")
 	}
@@ -272,11 +276,57 @@ func (c *checker) files() {
 		if path.Clean(f.Path) != f.Path && !c.bad(at+".path") {
 			c.fail(at+".path", quote(f.Path)+" is not a clean path", sprintf("write it as %q", path.Clean(f.Path)))
 		}
-		if j := firstBad([]byte(f.Content)); j >= 0 {
-			c.fail(at+".content", sprintf("byte 0x%02x is not text", f.Content[j]), "binary files belong in a package or base image")
+		c.content(at+".content", f.Content)
+	}
+}
+
+// content checks that a text is one, and no secret.
+func (c *checker) content(at, text string) {
+	if j := firstBad([]byte(text)); j >= 0 {
+		c.fail(at, sprintf("byte 0x%02x is not text", text[j]), "binary files belong in a package or base image")
+	}
+	if strings.Contains(text, "PRIVATE KEY-----") {
+		c.fail(at, "holds a private key", "secrets come with the node config at boot, never with the image")
+	}
+}
+
+// units checks that a unit is to do something, and not two things at once.
+func (c *checker) units() {
+	for i, u := range c.n.Units {
+		at := sprintf("units[%d]", i)
+		c.content(at+".content", u.Content)
+		switch {
+		case u.Name == "":
+			c.fail(at+".name", "missing", "give it a value")
+		case u.Mask && (u.Content != "" || u.WantedBy != ""):
+			c.fail(at+".mask", "a unit that never starts needs no text and no wantedBy", "remove one of them")
+		case u.Content == "" && u.WantedBy == "" && !u.Mask:
+			c.fail(at, "says nothing about "+quote(u.Name), "give it content, wantedBy or mask")
+		case strings.HasPrefix(u.Name, "imgbuild-") || slices.Contains(ownUnits, u.Name):
+			c.fail(at+".name", quote(u.Name)+" is what makes this a node", "add to it by a drop-in: a file below /etc/systemd/system/"+u.Name+".d")
 		}
-		if strings.Contains(f.Content, "PRIVATE KEY-----") {
-			c.fail(at+".content", "holds a private key", "secrets come with the node config at boot, never with the image")
+	}
+}
+
+// ownUnits are a node's own, besides those that are called imgbuild-.
+var ownUnits = []string{"containerd.service", "kubelet.service"}
+
+// users checks accounts.
+func (c *checker) users() {
+	for i, u := range c.n.Users {
+		at := sprintf("users[%d]", i)
+		if u.Name == "" {
+			c.fail(at+".name", "missing", "give it a value")
+		}
+		const hint = "use 1000 to 59999, for each user another one"
+		switch {
+		case u.UID == 0:
+			c.fail(at+".uid", "no number", hint)
+		case u.UID < 1000 || u.UID > 59999:
+			c.fail(at+".uid", sprintf("%d is not a person's", u.UID), hint)
+		}
+		if len(u.SSHAuthorizedKeys) > 0 && !c.n.SSH.Enabled {
+			c.fail(at+".sshAuthorizedKeys", "nobody can log in: SSH is off", "say ssh.enabled: true, or remove them")
 		}
 	}
 }
@@ -287,13 +337,20 @@ func (c *checker) twice() {
 	for i, f := range c.n.Files {
 		paths[i] = f.Path
 	}
+	var units, users, numbers []string
+	for _, u := range c.n.Units {
+		units = append(units, u.Name)
+	}
+	for _, u := range c.n.Users {
+		users, numbers = append(users, u.Name), append(numbers, strconv.Itoa(u.UID))
+	}
 	for _, list := range []struct {
 		path, item string
 		values     []string
 	}{
 		{"base.packages", "", c.n.Base.Packages}, {"firewall.allow", "", c.n.Firewall.Allow},
 		{"boot.modules", "", c.n.Boot.Modules}, {"boot.console", "", c.n.Boot.Console},
-		{"files", ".path", paths}, {"output.formats", "", c.n.Output.Formats},
+		{"files", ".path", paths}, {"units", ".name", units}, {"users", ".name", users}, {"users", ".uid", numbers}, {"output.formats", "", c.n.Output.Formats},
 	} {
 		seen := map[string]bool{}
 		for i, v := range list.values {

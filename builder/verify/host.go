@@ -1,7 +1,10 @@
 package verify
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -63,15 +66,33 @@ func (r *Report) readExtension(fsys fs.FS, name string) error {
 	})
 }
 
-// Config reads a config for a host: it holds no private key and no token.
-func Config(file string) (*Report, error) {
+// Config reads a config for a host: it holds no private key, and no token but where one
+// is known to be there.
+func Config(file string, token bool) (*Report, error) {
 	text, err := os.ReadFile(file) // #nosec G304 -- the file that the caller names
 	if err != nil {
 		return nil, err
 	}
 	r := &Report{Format: "config", Size: int64(len(text)), Findings: []Finding{}}
-	if privateKey.Match(text) || joinToken.Match(text) {
+	if text, err = unpacked(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if privateKey.Match(text) || !token && joinToken.Match(text) {
 		r.say("secrets", path.Base(file), "looks like it has a private key or a bootstrap token in it")
 	}
 	return r, nil
+}
+
+// maxConfig bounds a config once it is unpacked.
+const maxConfig = 16 << 20
+
+func unpacked(text []byte) ([]byte, error) {
+	if !bytes.HasPrefix(text, []byte{0x1f, 0x8b}) {
+		return text, nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(r, maxConfig))
 }

@@ -275,7 +275,11 @@ func (p *replay) units() error {
 	for _, link := range dirs {
 		enabled[path.Base(link)] = true
 	}
-	for _, unit := range []string{"kubelet.service", "containerd.service", "imgbuild-firstboot.service", "var.mount"} {
+	joins := "imgbuild-firstboot.service"
+	if _, err := fs.Stat(p.fsys, "usr/lib/systemd/system/imgbuild-identity.service"); err == nil { // Cluster API's bootstrap data does
+		joins = "cloud-final.service"
+	}
+	for _, unit := range []string{"kubelet.service", "containerd.service", joins, "var.mount"} {
 		if !enabled[unit] {
 			p.say("units", unit, "is not started at boot")
 		}

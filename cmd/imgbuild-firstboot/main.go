@@ -2,7 +2,8 @@
 // member of its cluster, once, and lets the kubelet start. With the word "status"
 // it says how far the node has come, and exits with 1 where it is no member; with
 // "livez" it asks the local API server whether it lives, for keepalived; with "images"
-// it gives containerd, before that starts, the container images on board.
+// it gives containerd, before that starts, the container images on board; with
+// "identity" it does nothing but keep the machine id, where others run kubeadm.
 package main
 
 import (
@@ -19,9 +20,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	agent := firstboot.Agent{Runner: firstboot.Host{}, Console: os.Stdout, Credential: os.Getenv("CREDENTIALS_DIRECTORY")}
-	work := map[string]func(context.Context) error{"": agent.Run, "status": agent.Tell, "livez": agent.Livez, "images": agent.Images}[strings.Join(os.Args[1:], " ")]
+	work := map[string]func(context.Context) error{"": agent.Run, "status": agent.Tell, "livez": agent.Livez, "images": agent.Images, "identity": agent.Identity}[strings.Join(os.Args[1:], " ")]
 	if work == nil {
-		fmt.Fprintln(os.Stderr, "usage: imgbuild-firstboot [status|livez|images]")
+		fmt.Fprintln(os.Stderr, "usage: imgbuild-firstboot [status|livez|images|identity]")
 		os.Exit(2)
 	}
 	err := work(ctx)

@@ -35,6 +35,8 @@ when the build has succeeded and was verified, and not before.`, what),
 	}
 	formats = buildFlags(cmd, &o)
 	cmd.Flags().StringVar(&o.Sign, "sign", "", "sign what is made with this private `key`: a PEM file (ECDSA or RSA), or PLUGIN://REFERENCE for one that a key service or token holds")
+	cmd.Flags().StringVar(&o.JoinURL, "join-url", "", "hosts fetch their node config from this `URL`, which should live for a short time")
+	cmd.Flags().StringVar(&o.InlineJoin, "inline-join", "", "put this worker's node config, a `file` with a token, into the configs for hosts, where whoever sees the provider's metadata can read it")
 	return cmd
 }
 

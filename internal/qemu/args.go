@@ -88,6 +88,9 @@ func credentialFile(dir, name string) string { return filepath.Join(dir, "cred-"
 // The channel's always go by SMBIOS: their names are too long for fw_cfg.
 func credentialArgs(o Options) ([]string, error) {
 	var args []string
+	if o.Ignition != "" {
+		args = append(args, "-fw_cfg", "name=opt/com.coreos/config,file="+esc(o.Ignition))
+	}
 	byName := map[string][]byte{}
 	smbios := channelCredentials(o)
 	if o.Via == FWCfg {

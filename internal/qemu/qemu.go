@@ -33,6 +33,7 @@ type Options struct {
 	Dir          string            // folder of the machine: its overlay lives on between starts
 	Credentials  map[string][]byte // systemd credentials by name
 	Via          string            // SMBIOS or FWCfg
+	Ignition     string            // file with an Ignition config, which the guest finds by fw_cfg; empty: none
 	Seed         string            // raw image of a second disk; empty: none
 	Extra        []string          // raw images of more disks, read-only
 	Kernel       string            // kernel that is booted instead of what the disk has; empty: none

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/node/firstboot"
 	"github.com/imgbuild/imgbuild/internal/run"
@@ -54,6 +56,8 @@ type bench struct {
 	image  string
 	config []byte
 	socket string
+	net    *vnet.Net
+	key    ssh.Signer // of who may log in
 }
 
 func newBench(t *testing.T) *bench {
@@ -62,17 +66,19 @@ func newBench(t *testing.T) *bench {
 	ctx := t.Context()
 	must(t, k.BuildTools(ctx, "../.."))
 	must(t, k.Identity(ctx))
-	image, err := k.Image(ctx, "worker", "qcow2", "--set", "ssh.enabled=true")
+	spec, key := site(t, k)
+	image, err := k.Image(ctx, "worker", "qcow2", "-f", spec)
 	must(t, err)
 	config, err := os.ReadFile(filepath.Join(dir, "cluster", "worker.yaml"))
 	must(t, err)
+	config = fmt.Appendf(config, "sshAuthorizedKeys: [%q]\n", authorized(key))
 	scratch, err := os.MkdirTemp("", "imgbuild-clones-") // a socket's path must be short
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
-	b := &bench{kit: k, image: image, config: config, socket: filepath.Join(scratch, "net.sock")}
-	network, err := vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, b.socket)
+	b := &bench{kit: k, image: image, config: config, socket: filepath.Join(scratch, "net.sock"), key: key}
+	b.net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, b.socket)
 	must(t, err)
-	t.Cleanup(func() { _ = network.Close() })
+	t.Cleanup(func() { _ = b.net.Close() })
 	return b
 }
 
@@ -105,6 +111,7 @@ func TestClones(t *testing.T) {
 			seen[id.name][said]++
 		}
 		if n == 0 {
+			t.Run("another system's config", func(t *testing.T) { b.carried(ctx, t, m, "10.0.0.20") })
 			must(t, m.PowerOff(ctx)) // its disk is copied below
 		}
 		_ = m.Kill()

@@ -2,12 +2,16 @@ package cluster
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -55,5 +59,72 @@ func buildForHosts(ctx context.Context, t *testing.T, k kit.Kit, lock string, mo
 	}
 	if sums["master"] != sums["worker"] {
 		t.Errorf("the payload differs by role: %v", sums)
+	}
+	runPages(ctx, t, k, lock, more)
+	inlineJoin(ctx, t, k, lock, more)
+}
+
+// runPages runs what the pages on hosts show, in a folder with a config that somebody has.
+func runPages(ctx context.Context, t *testing.T, k kit.Kit, lock string, more []string) {
+	dir := t.TempDir()
+	site, err := os.ReadFile("testdata/site.bu")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "site.bu"), site, 0o644))
+	for _, page := range []string{"ignition.md", "cloud-init.md"} {
+		lines, err := kit.Commands(filepath.Join("../../docs", page))
+		must(t, err)
+		for _, args := range lines {
+			switch {
+			case slices.Contains(args, "bootstrap=cluster-api"):
+				continue // test/capi builds those, and boots them
+			case args[0] != "convert":
+				args = append(append(args, "--lock", lock, "-o", t.TempDir()), more...)
+			}
+			if err := run.Run(ctx, run.Cmd{Name: filepath.Join(k.Bin, "imgbuild"), Args: args, Dir: dir, Stderr: k.Said}); err != nil {
+				t.Errorf("%s: imgbuild %s: %v", page, strings.Join(args, " "), err)
+			}
+		}
+	}
+}
+
+// inlineJoin puts a token into the configs for hosts, because it is asked for, and
+// looks for it everywhere else. What signs for the cluster is refused.
+func inlineJoin(ctx context.Context, t *testing.T, k kit.Kit, lock string, more []string) {
+	var said strings.Builder
+	k.Said = io.MultiWriter(k.Said, &said)
+	out := t.TempDir()
+	build := func(role string) error {
+		_, err := k.Imgbuild(ctx, append([]string{role, "-o", out, "--lock", lock, "--format", "ignition,cloud-init,nocloud", "--base", "debian",
+			"--set", "host.payload=https://files.example/nodes", "--inline-join", filepath.Join(k.Dir, "cluster", role+".yaml")}, more...)...)
+		return err
+	}
+	if err := build("master"); err == nil || !strings.Contains(said.String(), "keys that sign for the cluster") {
+		t.Errorf("a master's node config: %v", err)
+	}
+	must(t, build("worker"))
+	data, err := os.ReadFile(filepath.Join(k.Dir, "cluster", "worker.yaml"))
+	must(t, err)
+	c, err := config.Parse(data)
+	must(t, err)
+	token := c.Token.Reveal()
+	have := map[string]bool{"worker.ign": true, "worker.cloud-config": true, "worker.cidata.iso": true}
+	files, err := os.ReadDir(out)
+	must(t, err)
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(out, f.Name()))
+		must(t, err)
+		info, err := f.Info()
+		must(t, err)
+		if has := strings.Contains(string(text), token); has != have[f.Name()] || has && info.Mode().Perm() != 0o600 {
+			t.Errorf("%s, mode %v: the token is there: %v", f.Name(), info.Mode(), has)
+		}
+	}
+	if strings.Contains(said.String(), token) {
+		t.Error("the token is in what was said")
+	}
+	cache, err := store.DefaultDir()
+	must(t, err)
+	if found, err := run.Output(ctx, run.Cmd{Name: "grep", Args: []string{"-rlF", token, cache}}); err == nil {
+		t.Errorf("the token is in the cache: %s", found)
 	}
 }

@@ -109,7 +109,7 @@ func newSite(t *testing.T) *site {
 		"--vip", "--masters", strings.Join([]string{addresses["m1"], addresses["m2"], addresses["m3"]}, ","))
 	must(t, err)
 	for _, role := range []string{"master", "worker"} {
-		s.images[role], err = s.kit.Image(ctx, role, "raw")
+		s.images[role], err = s.kit.Image(ctx, role, "raw", "--set", "kubernetes.etcdElectionTimeout=15s") // machines that stall for seconds are alive
 		must(t, err)
 	}
 	c, err := identity.Load(folder)

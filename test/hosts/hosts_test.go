@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,47 +22,88 @@ import (
 )
 
 const (
-	masterIP, workerIP = "10.0.0.10", "10.0.0.20"
-	filesIP            = "10.0.0.30" // where the payloads are served
-	limit              = 25 * time.Minute
+	masterIP, cloudIP, ignitionIP = "10.0.0.10", "10.0.0.20", "10.0.0.21"
+	filesIP                       = "10.0.0.30" // where the payloads are served
+	limit                         = 25 * time.Minute
 )
 
-// stock are the packages of the stock system: what Debian's images for clouds have,
-// and what the config asks for, since the machine has no way to a mirror.
-const stock = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,cloud-init,netplan.io,systemd-resolved,iproute2,ca-certificates,sudo," +
-	"conntrack,ethtool,iptables,nftables,socat"
+// What the stock systems have: what Debian's images for clouds have, and the packages
+// that a config asks for, since the machines have no way to a mirror.
+const (
+	needed = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,systemd-resolved,iproute2,ca-certificates,conntrack,ethtool,iptables,nftables,socat"
+	cloud  = needed + ",cloud-init,netplan.io,sudo"
+	coreos = needed + ",dracut,dracut-network,ignition"
+)
+
+// coreosHook makes of a Debian what systems with Ignition are: the network comes by
+// DHCP, and Ignition runs in the RAM disk. Debian's build of it calls setfiles, asked or
+// not: there is no SELinux, so what it calls does nothing.
+const coreosHook = `set -eu
+printf '[Match]\nName=e*\n[Network]\nDHCP=yes\n' > "$1/etc/systemd/network/20-dhcp.network"
+printf '#!/bin/sh\n' > "$1/usr/sbin/setfiles"
+chmod 755 "$1/usr/sbin/setfiles"
+mkdir -p "$1/etc/selinux"
+echo SELINUXTYPE=none > "$1/etc/selinux/config"
+chroot "$1" systemctl enable systemd-networkd systemd-resolved
+rm -f "$1"/boot/initrd.img-*
+chroot "$1" dracut --quiet --force --no-hostonly --kver "$(ls "$1/lib/modules")" --add "ignition systemd-networkd" \
+	--add-drivers "qemu_fw_cfg virtio_net virtio_blk virtio_pci ext4" /boot/initrd.img-ignition
+`
 
 // site is a master of ours, the network, and a server of files on it.
 type site struct {
 	kit    kit.Kit
-	out    string // what is served
+	out    string
 	socket string
 	api    *kit.API
+	files  http.ServeMux // what is served
 	began  time.Time
 }
 
-// TestCloudInit makes a worker of a stock Debian by a NoCloud seed.
-func TestCloudInit(t *testing.T) {
+// TestHosts makes workers of two stock Debians, in one cluster with a master of ours.
+func TestHosts(t *testing.T) {
 	if testing.Short() {
-		t.Skip("boots two machines: left out by -short")
+		t.Skip("boots three machines: left out by -short")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("the stock system's files must belong to root")
+		t.Skip("the stock systems' files must belong to root")
 	}
 	s := newSite(t)
-	disk, kernel, initrd := s.debian(t)
-	_, err := s.kit.Imgbuild(t.Context(), "worker", "-o", s.out, "--base", "debian", "--format", "nocloud,sysext,sysext-images",
-		"--set", "host.payload=http://"+filesIP, "--set", "host.images=true")
+	_, err := s.kit.Imgbuild(t.Context(), "worker", "-o", s.out, "--base", "debian", "--format", "nocloud,ignition,sysext,sysext-images",
+		"--join-url", "http://"+filesIP+"/once/worker.yaml", "--set", "host.payload=http://"+filesIP, "--set", "host.images=true")
 	must(t, err)
-	must(t, os.Chmod(s.out, 0o755))
-	master := s.boot(t, boottest.Node{Name: "master", Image: s.image(t), IP: masterIP, Memory: 3328, CPUs: 2}, identity.MasterFile)
-	worker := s.boot(t, boottest.Node{Name: "worker", Image: disk, IP: workerIP, Memory: 2560, CPUs: 2, Kernel: kernel, Initrd: initrd,
-		Cmdline: "root=/dev/vda rw console=ttyS0,115200n8", Extra: []string{filepath.Join(s.out, "worker.cidata.iso")}}, identity.WorkerFile)
-	s.until(t, "cloud-init is done", worker, "cloud-init status --wait >/dev/null; cloud-init status | grep -q done")
-	s.until(t, "the schema of cloud-init accepts the config", worker, "cloud-init schema --system")
-	s.until(t, "both payloads are merged", worker, "systemd-sysext status --json=short | grep -q kubernetes-images-worker && kubeadm version -o short")
-	s.until(t, "the first boot is done", worker, `grep -q '"committed"' /run/imgbuild/status.json`)
-	name, err := worker.Sh(t.Context(), "cat /proc/sys/kernel/hostname")
+	s.serveOnce(t, identity.WorkerFile)
+	s.boot(t, boottest.Node{Name: "master", Image: s.image(t), IP: masterIP, Memory: 3328, CPUs: 2}, identity.MasterFile)
+	t.Run("cloud-init", s.cloudInit)
+	t.Run("ignition", s.ignition)
+}
+
+// cloudInit has a NoCloud seed make a worker; the seed says where its node config is.
+func (s *site) cloudInit(t *testing.T) {
+	disk, kernel, initrd := s.debian(t, cloud, "")
+	m := s.boot(t, boottest.Node{Name: "cloud", Image: disk, IP: cloudIP, Memory: 2560, CPUs: 2, Kernel: kernel, Initrd: initrd,
+		Cmdline: "root=/dev/vda rw console=ttyS0,115200n8", Extra: []string{filepath.Join(s.out, "worker.cidata.iso")}}, "")
+	s.until(t, "cloud-init is done", m, "cloud-init status --wait >/dev/null; cloud-init status | grep -q done")
+	s.until(t, "the schema of cloud-init accepts the config", m, "cloud-init schema --system")
+	s.joined(t, m)
+	must(t, m.PowerOff(t.Context()))
+}
+
+// ignition has Ignition, run from the initrd, make a worker by a config in fw_cfg.
+func (s *site) ignition(t *testing.T) {
+	disk, kernel, initrd := s.debian(t, coreos, coreosHook)
+	m := s.boot(t, boottest.Node{Name: "coreos", Image: disk, IP: ignitionIP, Memory: 2560, CPUs: 2, Kernel: kernel, Initrd: initrd,
+		Cmdline:  "root=/dev/vda rw console=ttyS0,115200n8 ignition.firstboot=1 ignition.platform.id=qemu rd.neednet=1 ip=dhcp",
+		Ignition: filepath.Join(s.out, "worker.ign")}, "")
+	s.joined(t, m)
+}
+
+// joined wants a host to be a worker as one from a disk image is.
+func (s *site) joined(t *testing.T, m *boottest.Machine) {
+	t.Helper()
+	s.until(t, "both payloads are merged", m, "systemd-sysext status --json=short | grep -q kubernetes-images-worker && kubeadm version -o short")
+	s.until(t, "the first boot is done", m, `grep -q '"committed"' /run/imgbuild/status.json`)
+	name, err := m.Sh(t.Context(), "cat /proc/sys/kernel/hostname")
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -71,21 +114,44 @@ func TestCloudInit(t *testing.T) {
 		}
 		return errors.New("it is not Ready")
 	}); err != nil {
-		t.Fatalf("%v\n%s\n%s", err, worker.Tail(40), master.Tail(20))
+		t.Fatalf("%v\n%s", err, m.Tail(40))
 	}
 	s.told(t, "%s is Ready", name)
 	for what, script := range map[string]string{
-		"the filter is in force":       "nft list chain inet imgbuild input | grep -q 'dport 10250'",
-		"settings are in force":        "[ $(cat /proc/sys/net/bridge/bridge-nf-call-iptables) = 1 ] && [ $(cat /proc/sys/vm/overcommit_memory) = 1 ]",
-		"no unit has failed":           "! systemctl --failed --no-legend --plain | grep .",
-		"images were not pulled":       "crictl images -o json | grep -q kube-proxy && ! journalctl -u containerd | grep -q 'PullImage'",
-		"the filter comes before all":  "systemctl is-enabled -q imgbuild-firewall systemd-sysext imgbuild-payload",
-		"nothing is left to be merged": "systemd-sysext status | grep -q kubernetes",
+		"the filter is in force":          "nft list chain inet imgbuild input | grep -q 'dport 10250'",
+		"settings are in force":           "[ $(cat /proc/sys/net/bridge/bridge-nf-call-iptables) = 1 ] && [ $(cat /proc/sys/vm/overcommit_memory) = 1 ]",
+		"no unit has failed":              "! systemctl --failed --no-legend --plain | grep .",
+		"images were not pulled":          "crictl images -o json | grep -q kube-proxy && ! journalctl -u containerd | grep -q 'PullImage'",
+		"the filter comes before all":     "systemctl is-enabled -q imgbuild-firewall systemd-sysext imgbuild-payload",
+		"kubeadm's preflight is clean":    "! grep -E '\\[(WARNING|ERROR)' /var/log/imgbuild/*.log && grep -q '\"warnings\": \\[\\]' /run/imgbuild/status.json",
+		"the node config is here no more": "! test -e /etc/credstore/imgbuild.node",
+		"its token is nowhere":            "! grep -rlsE '[a-z0-9]{6}\\.[a-z0-9]{16}' /var/lib/cloud /etc/credstore /var/log /run/ignition.json /etc/.ignition-result.json",
 	} {
-		if out, err := worker.Sh(t.Context(), script); err != nil {
+		if out, err := m.Sh(t.Context(), script); err != nil {
 			t.Errorf("%s: %v %s", what, err, out)
 		}
 	}
+}
+
+// serveOnce puts a node config where the configs say it is, for each machine once.
+func (s *site) serveOnce(t *testing.T, config string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", config))
+	must(t, err)
+	var mu sync.Mutex
+	given := map[string]bool{}
+	s.files.HandleFunc("/once/"+config, func(w http.ResponseWriter, r *http.Request) {
+		machine, _, _ := strings.Cut(r.RemoteAddr, ":")
+		mu.Lock()
+		again := given[machine]
+		given[machine] = true
+		mu.Unlock()
+		if again {
+			http.Error(w, "once is enough", http.StatusGone)
+			return
+		}
+		_, _ = w.Write(text)
+	})
 }
 
 func newSite(t *testing.T) *site {
@@ -107,7 +173,8 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { _ = files.Close() })
 	l, err := files.Listen(80)
 	must(t, err)
-	go http.Serve(l, http.FileServer(http.Dir(s.out))) //nolint:errcheck,gosec // until the host goes
+	s.files.Handle("/", http.FileServer(http.Dir(s.out)))
+	go http.Serve(l, &s.files) //nolint:errcheck,gosec // until the host goes
 	s.api, err = s.kit.NewAPI(ctx, kit.Dialer(net), 20*time.Second)
 	must(t, err)
 	return s
@@ -120,16 +187,21 @@ func (s *site) image(t *testing.T) string {
 	return file
 }
 
-// debian makes the stock system: a file system without a boot loader, its kernel and
-// its RAM disk.
-func (s *site) debian(t *testing.T) (disk, kernel, initrd string) {
+// debian makes a stock system: a file system without a boot loader, its kernel and its
+// RAM disk.
+func (s *site) debian(t *testing.T, packages, hook string) (disk, kernel, initrd string) {
 	t.Helper()
-	root := filepath.Join(s.kit.Dir, "debian")
-	disk = filepath.Join(s.kit.Dir, "debian.raw")
-	for _, c := range []run.Cmd{
-		{Name: "mmdebstrap", Args: []string{"--mode=root", "--variant=apt", "--include=" + stock, "trixie", root}},
-		{Name: "mke2fs", Args: []string{"-q", "-t", "ext4", "-L", "root", "-d", root, disk, "6G"}},
-	} {
+	root := t.TempDir()
+	disk = filepath.Join(s.kit.Dir, filepath.Base(t.Name())+".raw")
+	make := run.Cmd{Name: "mmdebstrap", Args: []string{"--mode=root", "--variant=apt", "--include=" + packages}}
+	if hook != "" {
+		script := filepath.Join(root, "hook")
+		must(t, os.WriteFile(script, []byte(hook), 0o700))
+		make.Args = append(make.Args, "--customize-hook=sh "+script+` "$1"`)
+	}
+	root = filepath.Join(root, "root")
+	make.Args = append(make.Args, "trixie", root)
+	for _, c := range []run.Cmd{make, {Name: "mke2fs", Args: []string{"-q", "-t", "ext4", "-L", "root", "-d", root, disk, "6G"}}} {
 		c.Stderr = os.Stderr
 		must(t, run.Run(t.Context(), c))
 	}
@@ -145,9 +217,11 @@ func (s *site) debian(t *testing.T) (disk, kernel, initrd string) {
 
 func (s *site) boot(t *testing.T, n boottest.Node, config string) *boottest.Machine {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", config))
-	must(t, err)
-	n.Config, n.Via = data, "smbios"
+	if config != "" {
+		data, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", config))
+		must(t, err)
+		n.Config, n.Via = data, "smbios"
+	}
 	m, err := boottest.Start(t.Context(), n, filepath.Join(s.kit.Dir, "machines"), s.socket, true)
 	must(t, err)
 	t.Cleanup(func() { _ = m.Kill() })

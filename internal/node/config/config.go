@@ -26,9 +26,10 @@ import (
 const (
 	APIVersion = "imgbuild.dev/v1alpha1"
 	Kind       = "NodeConfig"
-	Credential = "imgbuild.node" //nolint:gosec // the name of the systemd credential that holds it
-	SeedLabel  = "IMGBUILD"      // file-system label of a seed disk
-	SeedFile   = "node.yaml"     // the file on it
+	Credential = "imgbuild.node"                //nolint:gosec // the name of the systemd credential that holds it
+	Credstore  = "/etc/credstore/" + Credential // where systemd looks for it on the node's own disk
+	SeedLabel  = "IMGBUILD"                     // file-system label of a seed disk
+	SeedFile   = "node.yaml"                    // the file on it
 	FactsFile  = "/etc/imgbuild/node.json"
 	ImagesDir  = "/usr/lib/imgbuild/containerd" // what containerd's root directory is made from, by the images on board
 )
@@ -270,7 +271,8 @@ type Facts struct {
 	DNSDomain         string   `json:"dnsDomain"`
 	ProxyMode         string   `json:"proxyMode"`
 	CNI               string   `json:"cni"`
-	Images            []string `json:"images"` // on board, full references
+	EtcdElection      string   `json:"etcdElectionTimeout"` // a duration
+	Images            []string `json:"images"`              // on board, full references
 	PlanID            string   `json:"planID"`
 }
 

@@ -134,6 +134,7 @@ func (a *Agent) resumeCommitted(ctx context.Context) error {
 			return a.fail(s.name, err)
 		}
 	}
+	a.forget()
 	a.say("%s %s is a member of its cluster; nothing to do", a.facts.Role, a.journal.Hostname)
 	return nil
 }

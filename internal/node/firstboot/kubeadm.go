@@ -242,6 +242,7 @@ func (a *Agent) commit(ctx context.Context) error {
 		return err
 	}
 	a.save() // a member from here on, whether the note below comes about or not
+	a.forget()
 	a.note(ctx, noteTries)
 	return ctx.Err()
 }

@@ -67,6 +67,9 @@ func (a *Agent) readSeed(ctx context.Context, device string) ([]byte, error) {
 	return data, err
 }
 
+// Identity is keepMachineID alone, for nodes that somebody else makes members.
+func (a *Agent) Identity(ctx context.Context) error { return a.keepMachineID(ctx) }
+
 // keepMachineID stores the id that systemd made at the very first boot, where the
 // initrd finds it.
 func (a *Agent) keepMachineID(context.Context) error {
@@ -148,10 +151,14 @@ func (a *Agent) address() string {
 const noAddress = "127.0.1.1"
 
 func (a *Agent) placeSSHKeys(context.Context) error {
+	file := a.path(EtcState, "ssh/authorized_keys.d/root")
 	if len(a.config.SSHAuthorizedKeys) == 0 {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		return nil
 	}
-	return writeDurably(a.path(RunDir, "ssh/authorized_keys"), []byte(strings.Join(a.config.SSHAuthorizedKeys, "\n")+"\n"), 0o600)
+	return writeDurably(file, []byte(strings.Join(a.config.SSHAuthorizedKeys, "\n")+"\n"), 0o600)
 }
 
 // waitForTime waits for a clock that lies within the CA's validity: certificates

@@ -3,7 +3,9 @@ package firstboot
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
@@ -99,6 +101,7 @@ func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, 
 	fmt.Fprintf(&b, "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nclusterName: %q\nkubernetesVersion: v%s\ncontrolPlaneEndpoint: %q\n",
 		c.Cluster, f.KubernetesVersion, c.Endpoint)
 	fmt.Fprintf(&b, "encryptionAlgorithm: ECDSA-P256\nnetworking:\n  podSubnet: %s\n  serviceSubnet: %s\n  dnsDomain: %s\n", f.PodCIDR, f.ServiceCIDR, f.DNSDomain)
+	b.WriteString(etcdArgs(f.EtcdElection))
 	fmt.Fprintf(&b, "apiServer:\n  certSANs: [%q, \"127.0.0.1\", \"localhost\"]\n%s", host, apiServerArgs)
 	for _, part := range []string{"controllerManager", "scheduler"} {
 		b.WriteString(part + ":\n  extraArgs:\n" + leaseArgs + "  - {name: profiling, value: \"false\"}\n")
@@ -125,6 +128,17 @@ func controlPlane(c *config.NodeConfig) string {
 		return "controlPlane: {}\n"
 	}
 	return fmt.Sprintf("controlPlane:\n  localAPIEndpoint:\n    advertiseAddress: %q\n", c.NodeIP)
+}
+
+// etcdArgs set the election timeout, and the heartbeat to a tenth of it, as etcd's
+// tuning guide has it. The masters that join take them from the cluster.
+func etcdArgs(election string) string {
+	d, err := time.ParseDuration(election)
+	if err != nil || d <= time.Second { // etcd's own
+		return ""
+	}
+	return fmt.Sprintf("etcd:\n  local:\n    extraArgs:\n    - {name: election-timeout, value: %q}\n    - {name: heartbeat-interval, value: %q}\n",
+		strconv.FormatInt(d.Milliseconds(), 10), strconv.FormatInt(d.Milliseconds()/10, 10))
 }
 
 func orDefault(value, other string) string {
