@@ -99,11 +99,6 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scra
 			if err := format.Write(ctx, &from.Made, file, out.Compress); err != nil {
 				return nil, err
 			}
-			if format.Reads == output.AsConfig && !o.join.Inline.Empty() {
-				if err := os.Chmod(file, 0o600); err != nil { // the scratch folder is ours alone
-					return nil, err
-				}
-			}
 			m.Outputs = append(m.Outputs, Written{Format: out.Format, File: out.File})
 			done()
 			if info, err := os.Stat(file); err == nil && format.Limit > 0 && info.Size() > format.Limit {
@@ -145,7 +140,7 @@ func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 	}
 	for _, name := range names {
 		file, final := filepath.Join(scratch, name), filepath.Join(o.Out, name)
-		err := os.Chmod(file, 0o644) // #nosec G302 -- an image holds no secret
+		err := os.Chmod(file, o.modeOf(m, name))
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, signatureEnding):
 			err = os.Remove(final)
@@ -160,6 +155,14 @@ func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 		}
 	}
 	return writeFile(o.manifestPath(p), m.text())
+}
+
+// modeOf is the mode of an output: an image holds no secret, a config may hold a token.
+func (o Options) modeOf(m *Manifest, name string) fs.FileMode {
+	if !o.join.Inline.Empty() && slices.ContainsFunc(m.Outputs, func(w Written) bool { return w.File == name && isConfig(w.Format) }) {
+		return 0o600
+	}
+	return 0o644
 }
 
 // writeFile makes a file that appears whole or not at all.

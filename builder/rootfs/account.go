@@ -36,11 +36,10 @@ func addUsers(t *tree.Tree, users []component.User) error {
 		lines["etc/group"] = append(lines["etc/group"], u.Name+":x:"+id+":")
 		lines["etc/gshadow"] = append(lines["etc/gshadow"], u.Name+":!::")
 		for _, group := range u.Groups {
-			for _, file := range []string{"etc/group", "etc/gshadow"} {
-				if !addMember(lines[file], group, u.Name) {
-					return fmt.Errorf("user %s: the base has no group %s in /%s", u.Name, group, file)
-				}
+			if !addMember(lines["etc/group"], group, u.Name) {
+				return fmt.Errorf("user %s: the base has no group %s", u.Name, group)
 			}
+			addMember(lines["etc/gshadow"], group, u.Name) // which need not have it
 		}
 	}
 	for file, all := range lines {

@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"io/fs"
@@ -77,6 +78,9 @@ func Config(file string, token bool) (*Report, error) {
 	if text, err = unpacked(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if text, err = withResources(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
 	if privateKey.Match(text) || !token && joinToken.Match(text) {
 		r.say("secrets", path.Base(file), "looks like it has a private key or a bootstrap token in it")
 	}
@@ -95,4 +99,23 @@ func unpacked(text []byte) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(io.LimitReader(r, maxConfig))
+}
+
+// packed are the data URLs (RFC 2397) of an Ignition config that are not plain text.
+var packed = regexp.MustCompile(`data:[a-z/;+-]*;base64,([A-Za-z0-9+/=]+)`)
+
+// withResources is a config and what its data URLs hold.
+func withResources(text []byte) ([]byte, error) {
+	all := bytes.Clone(text)
+	for _, m := range packed.FindAllSubmatch(text, -1) {
+		data, err := base64.StdEncoding.DecodeString(string(m[1]))
+		if err != nil {
+			continue // no URL of ours
+		}
+		if data, err = unpacked(data); err != nil {
+			return nil, err
+		}
+		all = append(append(all, '\n'), data...)
+	}
+	return all, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgbuild/imgbuild/builder/convert"
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/store"
@@ -115,6 +116,10 @@ func inlineJoin(ctx context.Context, t *testing.T, k kit.Kit, lock string, more 
 		must(t, err)
 		info, err := f.Info()
 		must(t, err)
+		if d, err := convert.Read(f.Name(), text); err == nil { // Ignition may hold it compressed
+			text, err = d.Spec()
+			must(t, err)
+		}
 		if has := strings.Contains(string(text), token); has != have[f.Name()] || has && info.Mode().Perm() != 0o600 {
 			t.Errorf("%s, mode %v: the token is there: %v", f.Name(), info.Mode(), has)
 		}
