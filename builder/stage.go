@@ -194,8 +194,11 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 		for name, file := range files {
 			g.parts[name] = file
 		}
-		_, _ = images.kept() // checked here, beside the base: the store remembers it
 		return err
+	})
+	group.Go(func() error {
+		_, _ = images.kept() // checked here, beside the base: the store remembers it
+		return nil
 	})
 	if err := group.Wait(); err != nil {
 		return nil, err

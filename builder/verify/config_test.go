@@ -13,7 +13,9 @@ import (
 // formats pack them.
 func TestConfig(t *testing.T) {
 	const token, key = "token: abcdef.0123456789abcdef\n", "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIGV0aGlzIGlzIG5vIGtleSBhdCBhbGwsIGl0IGlzIGEgdGVzdA==\n-----END EC PRIVATE KEY-----\n"
-	url := func(text []byte) []byte { return []byte(`{"source": "data:;base64,` + base64.StdEncoding.EncodeToString(text) + `"}`) }
+	url := func(text []byte) []byte {
+		return []byte(`{"source": "data:;base64,` + base64.StdEncoding.EncodeToString(text) + `"}`)
+	}
 	for name, c := range map[string]struct {
 		text  []byte
 		token bool

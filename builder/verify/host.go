@@ -81,7 +81,7 @@ func Config(file string, token bool) (*Report, error) {
 	if text, err = withResources(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if privateKey.Match(text) || !token && joinToken.Match(text) {
+	if secret(text, !token) {
 		r.say("secrets", path.Base(file), "looks like it has a private key or a bootstrap token in it")
 	}
 	return r, nil

@@ -141,6 +141,27 @@ var (
 	joinToken  = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 )
 
+// secret says whether a text looks like it has a private key in it, or a bootstrap
+// token. The plain search before each pattern is what makes a root of 2000 files quick.
+func secret(text []byte, token bool) bool {
+	return bytes.Contains(text, []byte("PRIVATE KEY-----")) && privateKey.Match(text) || token && hasToken(text)
+}
+
+// hasToken tries the pattern at each dot alone.
+func hasToken(text []byte) bool {
+	const before, after = 7, 17 // of a dot: six and sixteen characters, and one that is no part of it
+	for i := 0; ; i++ {
+		n := bytes.IndexByte(text[i:], '.')
+		if n < 0 {
+			return false
+		}
+		i += n
+		if i >= before-1 && joinToken.Match(text[max(0, i-before):min(len(text), i+1+after)]) {
+			return true
+		}
+	}
+}
+
 // readRoot looks at every file of the root file system: nothing unique, nothing
 // secret, no way in that was not asked for.
 func (r *Report) readRoot(root *io.SectionReader) error {
@@ -196,7 +217,7 @@ func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", p, err)
 		}
-		if privateKey.Match(text) || joinToken.Match(text) {
+		if secret(text, true) {
 			r.say("secrets", p, "looks like a private key or a bootstrap token")
 		}
 	}
