@@ -46,7 +46,7 @@ func begin(ctx context.Context, o Options, p *plan.Plan, l *laid, t *tools, scra
 	if p.Spec.Host.Images && a.needs[output.Payload] { // a config names both
 		a.needs[output.Images] = true
 	}
-	if a.needs[output.Payload] || a.needs[output.Images] {
+	if a.needs[output.Payload] || a.needs[output.Images] || a.needs[output.Archive] {
 		if err := a.place(); err != nil {
 			return nil, err
 		}
@@ -108,18 +108,23 @@ func (a *artefacts) extend(ctx context.Context, m *made) error {
 			continue
 		}
 		done := a.o.Report.Stage("assembling " + e.name)
+		from := host.Payload{Name: e.name, URL: strings.TrimSuffix(a.plan.Spec.Host.Payload, "/") + "/" + e.name + ".raw"}
 		var err error
-		if *e.file, err = assemble.Extension(ctx, e.name, e.tree, a.scratch); err != nil {
+		if *e.file, from.RootHash, err = assemble.Extension(ctx, e.name, a.plan.Arch, e.tree, a.scratch, a.plan.Spec.Host.Verity); err != nil {
 			return err
 		}
-		sum, err := digest(*e.file)
-		if err != nil {
+		if from.SHA256, err = digest(*e.file); err != nil {
 			return err
 		}
-		m.From = append(m.From, host.Payload{Name: e.name, URL: strings.TrimSuffix(a.plan.Spec.Host.Payload, "/") + "/" + e.name + ".raw", SHA256: sum})
+		m.From = append(m.From, from)
 		done()
 	}
-	return nil
+	if !a.needs[output.Archive] {
+		return nil
+	}
+	var err error
+	m.Archive, err = assemble.Archive(a.plan.Payload(), a.payload, a.scratch)
+	return err
 }
 
 func digest(file string) (string, error) {

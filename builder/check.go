@@ -46,7 +46,9 @@ func readBack(ctx context.Context, format, file string, token bool) (*verify.Rep
 	case output.AsDisk:
 		return verify.Image(ctx, file)
 	case output.AsExtension:
-		return verify.Extension(file)
+		return verify.Extension(ctx, file)
+	case output.AsArchive:
+		return verify.Archive(file)
 	}
 	return verify.Config(file, token)
 }

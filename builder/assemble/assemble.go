@@ -22,7 +22,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/internal/erofs"
-	"github.com/imgbuild/imgbuild/internal/esp"
+	fat "github.com/imgbuild/imgbuild/internal/esp"
 	"github.com/imgbuild/imgbuild/internal/gpt"
 	"github.com/imgbuild/imgbuild/internal/pe"
 	"github.com/imgbuild/imgbuild/internal/repro"
@@ -64,22 +64,24 @@ func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, i
 		s.initrd, err = Initrd(root, k.Release, init)
 		return err
 	})
-	group.Go(func() error { return s.write(sub, p, root, f) })
+	group.Go(func() error { return s.write(sub, p.ID, root, f) })
 	if err := errors.Join(group.Wait(), f.Close()); err != nil {
 		return nil, fmt.Errorf("sealing the root file system: %w", err)
 	}
 	return s, nil
 }
 
-func (s *Sealed) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File) error {
-	salt := sha256.Sum256([]byte("imgbuild verity salt " + p.ID))
+// write puts the root file system at dataAt and its hash tree behind it; salt and UUIDs
+// follow from id.
+func (s *Sealed) write(ctx context.Context, id string, root *tree.Tree, f *os.File) error {
+	salt := sha256.Sum256([]byte("imgbuild verity salt " + id))
 	tree := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
 	var err error
-	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", p.ID), Epoch: repro.DefaultEpoch, At: s.dataAt, Wrote: tree.Add}); err != nil {
+	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", id), Epoch: repro.DefaultEpoch, At: s.dataAt, Wrote: tree.Add}); err != nil {
 		return err
 	}
 	s.treeAt = s.dataAt + align(s.dataSize)
-	made, err := tree.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", p.ID))
+	made, err := tree.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", id))
 	s.hash, s.treeSize = made.RootHash, made.HashSize
 	return err
 }
@@ -146,25 +148,8 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.F
 	if err != nil {
 		return err
 	}
-	rootID, treeID, err := gpt.VerityGUIDs(s.hash)
-	if err != nil {
-		return err
-	}
-	rootType, treeType, err := gpt.RootTypes(p.Arch)
-	if err != nil {
-		return err
-	}
-	end := s.treeAt + align(s.treeSize)
-	d.Size = end + mib // room for the second GPT header
-	if err := f.Truncate(d.Size); err != nil {
-		return err
-	}
-	table := gpt.Table{GUID: repro.UUID("disk", p.ID).String(), Partitions: []gpt.Partition{
-		{Name: "imgbuild-esp", TypeGUID: gpt.TypeESP, GUID: repro.UUID("esp", p.ID).String(), Start: mib, Size: p.Disk.ESPSize},
-		{Name: p.Disk.RootName, TypeGUID: rootType, GUID: rootID, Start: s.dataAt, Size: s.treeAt - s.dataAt, Attrs: gpt.AttrReadOnly},
-		{Name: p.Disk.TreeName, TypeGUID: treeType, GUID: treeID, Start: s.treeAt, Size: end - s.treeAt, Attrs: gpt.AttrReadOnly},
-	}}
-	if err := gpt.Write(f, table); err != nil {
+	esp := gpt.Partition{Name: "imgbuild-esp", TypeGUID: gpt.TypeESP, GUID: repro.UUID("esp", p.ID).String(), Start: mib, Size: p.Disk.ESPSize}
+	if d.Size, err = s.table(f, repro.UUID("disk", p.ID).String(), p.Arch, p.Disk.RootName, p.Disk.TreeName, esp); err != nil {
 		return err
 	}
 	files := map[string]tree.Content{
@@ -173,7 +158,28 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.F
 		"loader/loader.conf":              tree.Bytes("timeout 0\nconsole-mode keep\neditor no\nrandom-seed-mode off\n"),
 		d.UKI:                             tree.Bytes(uki),
 	}
-	return esp.Write(ctx, f, mib, p.Disk.ESPSize, files, esp.Options{Label: "ESP", VolumeID: id32("esp", p.ID), Epoch: repro.DefaultEpoch})
+	return fat.Write(ctx, f, mib, p.Disk.ESPSize, files, fat.Options{Label: "ESP", VolumeID: id32("esp", p.ID), Epoch: repro.DefaultEpoch})
+}
+
+// table writes the partition table, with the root and its tree behind what is before
+// them, and gives the disk its size.
+func (s *Sealed) table(f *os.File, guid, arch, rootName, treeName string, before ...gpt.Partition) (size int64, err error) {
+	rootID, treeID, err := gpt.VerityGUIDs(s.hash)
+	if err != nil {
+		return 0, err
+	}
+	rootType, treeType, err := gpt.RootTypes(arch)
+	if err != nil {
+		return 0, err
+	}
+	end := s.treeAt + align(s.treeSize)
+	size = end + mib // room for the second GPT header
+	if err := f.Truncate(size); err != nil {
+		return 0, err
+	}
+	return size, gpt.Write(f, gpt.Table{GUID: guid, Partitions: append(before,
+		gpt.Partition{Name: rootName, TypeGUID: rootType, GUID: rootID, Start: s.dataAt, Size: s.treeAt - s.dataAt, Attrs: gpt.AttrReadOnly},
+		gpt.Partition{Name: treeName, TypeGUID: treeType, GUID: treeID, Start: s.treeAt, Size: end - s.treeAt, Attrs: gpt.AttrReadOnly})})
 }
 
 // id32 derives a 32-bit volume number.

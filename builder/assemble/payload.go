@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,16 +62,36 @@ func extension(name, arch string, root *tree.Tree, files []component.File, more 
 	return out, out.Put(path.Join("usr/lib/extension-release.d", "extension-release."+name), tree.Node{Mode: 0o644, Content: tree.Bytes(release)})
 }
 
-// Extension writes a system extension as one EROFS file system into the scratch folder dir.
-func Extension(ctx context.Context, name string, t *tree.Tree, dir string) (file string, err error) {
+// Extension writes a system extension into the scratch folder dir: one EROFS file system,
+// or, sealed, a disk with it and its hash tree (UAPI Discoverable Disk Image), whose
+// root hash is returned in hex.
+func Extension(ctx context.Context, name, arch string, t *tree.Tree, dir string, sealed bool) (file, rootHash string, err error) {
 	file = filepath.Join(dir, "extension-"+name)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_RDWR, fs.FileMode(0o644)) // #nosec G302 G304 -- our own scratch file, which holds no secret
 	if err != nil {
+		return "", "", err
+	}
+	if sealed {
+		s := Sealed{dataAt: mib}
+		if err = s.write(ctx, "extension "+name, t, f); err == nil {
+			_, err = s.table(f, repro.UUID("extension disk", name).String(), arch, "root", "root-verity")
+		}
+		rootHash = hex.EncodeToString(s.hash)
+	} else {
+		_, err = erofs.Write(ctx, f, t, erofs.Options{UUID: repro.UUID("extension", name), Epoch: repro.DefaultEpoch})
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", "", fmt.Errorf("writing the system extension: %w", err)
+	}
+	return file, rootHash, nil
+}
+
+// Archive writes the files of an extension as a tar, for hosts without systemd-sysext.
+func Archive(name string, t *tree.Tree, dir string) (file string, err error) {
+	file = filepath.Join(dir, "archive-"+name)
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fs.FileMode(0o644)) // #nosec G302 G304 -- as above
+	if err != nil {
 		return "", err
 	}
-	_, err = erofs.Write(ctx, f, t, erofs.Options{UUID: repro.UUID("extension", name), Epoch: repro.DefaultEpoch})
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", fmt.Errorf("writing the system extension: %w", err)
-	}
-	return file, nil
+	return file, errors.Join(t.WriteTar(f), f.Close())
 }

@@ -22,10 +22,15 @@ type Payload struct {
 	Name   string // kubernetes-1.37.2-amd64, of the extension
 	URL    string
 	SHA256 string // hex
+	// RootHash is that of its own dm-verity tree, hex; empty: it has none.
+	RootHash string
 }
 
 // file is the payload's name on the host.
 func (p Payload) file() string { return "/etc/extensions/" + p.Name + ".raw" }
+
+// hashFile is where systemd looks for its root hash.
+func (p Payload) hashFile() string { return "/etc/extensions/" + p.Name + ".roothash" }
 
 // The Butane schema as far as it is used (Butane's configuration specification).
 type (
@@ -100,6 +105,9 @@ func (n *Node) Butane(release string, payloads ...Payload) ([]byte, error) {
 	}
 	for _, p := range payloads {
 		c.Storage.Files = append(c.Storage.Files, butaneFile{p.file(), true, octal(0o644), contents{Source: p.URL, Verification: &verification{"sha256-" + p.SHA256}}})
+		if p.RootHash != "" {
+			c.Storage.Files = append(c.Storage.Files, butaneFile{p.hashFile(), true, octal(0o644), contents{Inline: p.RootHash + "\n"}})
+		}
 	}
 	if !n.Join.None() {
 		c.Storage.Folders = []butaneFolder{{path.Dir(config.Credstore), octal(0o700)}}

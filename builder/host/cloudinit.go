@@ -45,6 +45,11 @@ func (n *Node) CloudInit(payloads ...Payload) ([]byte, error) {
 		c.WriteFiles = append(c.WriteFiles, cloudFile{f.Path, quoted(fmt.Sprintf("%04o", f.Mode)), f.Text})
 	}
 	c.WriteFiles = append(c.WriteFiles, cloudFile{"/etc/systemd/system/" + payloadUnit, quoted("0644"), n.starter()})
+	for _, p := range payloads {
+		if p.RootHash != "" {
+			c.WriteFiles = append(c.WriteFiles, cloudFile{p.hashFile(), quoted("0644"), p.RootHash + "\n"})
+		}
+	}
 	if !n.Join.Inline.Empty() {
 		c.WriteFiles = append(c.WriteFiles, cloudFile{config.Credstore, quoted("0600"), n.Join.Inline.Reveal()})
 	}

@@ -126,6 +126,9 @@ var rules = []rule{
 // rule speaks of is a mistake of the builder, named.
 func Of(p *plan.Plan, os OS) (*Node, error) {
 	n := &Node{OS: os, Role: p.Role, ride: p.Spec.Host.Images, Packages: packagesOf(plan.Ask(p.Spec)[0].Args)}
+	if p.Spec.Host.Verity {
+		n.Packages = append(n.Packages, "libcryptsetup12") // what systemd opens hash trees by
+	}
 	for _, f := range p.Files {
 		if err := n.put(f); err != nil {
 			return nil, err

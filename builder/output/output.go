@@ -19,6 +19,7 @@ const (
 	Disk    Artefact = "disk"    // the assembled raw disk
 	Payload Artefact = "payload" // the system extension with the Kubernetes programs
 	Images  Artefact = "images"  // the one with the container images
+	Archive Artefact = "archive" // the Kubernetes programs as a tar
 )
 
 // Reader is how an output is read back.
@@ -29,6 +30,7 @@ const (
 	AsDisk Reader = iota
 	AsExtension
 	AsConfig
+	AsArchive
 )
 
 // Made is the artefacts, as files in a scratch folder, and the node on a host.
@@ -36,6 +38,7 @@ type Made struct {
 	Disk    string
 	Payload string
 	Images  string
+	Archive string
 	Host    *host.Node     // of the OS that a config is for; nil without a config
 	Release string         // of the OS
 	ID      string         // the plan's
@@ -68,6 +71,7 @@ func All() []Format {
 		{Name: "nocloud-fat", Doc: "the same as a seed disk, FAT", Needs: Payload, Reads: AsConfig, Write: writeNoCloudFAT},
 		{Name: "raw", Doc: "the disk byte for byte, sparse", Needs: Disk, Last: true, Write: writeRaw},
 		{Name: "sysext", Doc: "the Kubernetes programs for hosts, as a system extension", Needs: Payload, Reads: AsExtension, Last: true, Write: writeSysext},
+		{Name: "sysext-tar", Doc: "the same as a tar, for hosts without system extensions", Needs: Archive, Reads: AsArchive, Last: true, Write: writeArchive},
 		{Name: "sysext-images", Doc: "the role's container images for hosts, as a system extension", Needs: Images, Reads: AsExtension, Last: true, Write: writeImages},
 	}
 }
@@ -99,6 +103,10 @@ func writeRaw(_ context.Context, m *Made, dst string, _ bool) error { return os.
 
 func writeSysext(_ context.Context, m *Made, dst string, _ bool) error {
 	return os.Rename(m.Payload, dst)
+}
+
+func writeArchive(_ context.Context, m *Made, dst string, _ bool) error {
+	return os.Rename(m.Archive, dst)
 }
 
 func writeImages(_ context.Context, m *Made, dst string, _ bool) error {

@@ -134,6 +134,8 @@ func (p *Plan) fileOf(format string) string {
 	switch format {
 	case "sysext":
 		return p.Payload() + ".raw"
+	case "sysext-tar":
+		return p.Payload() + ".tar"
 	case "sysext-images":
 		return p.ImagePayload() + ".raw"
 	}

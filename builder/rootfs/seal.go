@@ -132,7 +132,7 @@ func varTmpfiles(t *tree.Tree) string {
 		switch {
 		case !strings.HasPrefix(p, "var/"), strings.HasPrefix(p, "var/cache/apt"), strings.HasPrefix(p, "var/lib/apt"), strings.HasPrefix(p, "var/cache/debconf"):
 		case n.Mode.IsDir():
-			fmt.Fprintf(&b, "d /%s %04o %d %d -\n", tmpfilesWord(p), unixMode(n.Mode), n.UID, n.GID)
+			fmt.Fprintf(&b, "d /%s %04o %d %d -\n", tmpfilesWord(p), tree.UnixMode(n.Mode), n.UID, n.GID)
 		case n.Mode&fs.ModeSymlink != 0:
 			fmt.Fprintf(&b, "L /%s - - - - %s\n", tmpfilesWord(p), tmpfilesWord(n.Link))
 		}
@@ -158,16 +158,6 @@ func tmpfilesWord(p string) string {
 		}
 	}
 	return b.String()
-}
-
-func unixMode(m fs.FileMode) uint32 {
-	mode := uint32(m.Perm())
-	for bit, flag := range special {
-		if m&flag != 0 {
-			mode |= bit
-		}
-	}
-	return mode
 }
 
 // special are the mode bits that io/fs keeps elsewhere than stat(2).

@@ -46,14 +46,14 @@ func show(t testing.TB, tr *tree.Tree) map[string]string {
 		case n.Mode&fs.ModeSymlink != 0:
 			out[p] = "-> " + n.Link
 		case n.Mode.IsDir():
-			out[p] = fmt.Sprintf("dir %04o", unixMode(n.Mode))
+			out[p] = fmt.Sprintf("dir %04o", tree.UnixMode(n.Mode))
 		default:
 			text, err := tr.ReadFile(p)
 			if err != nil {
 				return err
 			}
 			out[p] = string(text)
-			if unix := unixMode(n.Mode); unix != 0o644 {
+			if unix := tree.UnixMode(n.Mode); unix != 0o644 {
 				out[p] = fmt.Sprintf("%04o %s", unix, text)
 			}
 		}

@@ -1,21 +1,17 @@
 package source
 
 import (
-	"archive/tar"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -59,7 +55,7 @@ func (l *treeLayer) write(packed, plain io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeTree(io.MultiWriter(z, plain), l.t), z.Close())
+	return errors.Join(l.t.WriteTar(io.MultiWriter(z, plain)), z.Close())
 }
 
 func (l *treeLayer) Digest() (v1.Hash, error)            { s, err := l.sums(); return s.digest, err }
@@ -74,68 +70,13 @@ func (l *treeLayer) Compressed() (io.ReadCloser, error) {
 
 // Uncompressed implements v1.Layer.
 func (l *treeLayer) Uncompressed() (io.ReadCloser, error) {
-	return piped(func(w io.Writer) error { return writeTree(w, l.t) }), nil
+	return piped(func(w io.Writer) error { return l.t.WriteTar(w) }), nil
 }
 
 func piped(write func(io.Writer) error) io.ReadCloser {
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(write(w)) }() //nolint:errcheck // always nil
 	return r
-}
-
-// writeTree writes a tree as a tar with fixed times. Device nodes, sockets and
-// pipes have no place in a layer and are an error.
-func writeTree(w io.Writer, t *tree.Tree) error {
-	tw := tar.NewWriter(w)
-	err := t.Walk(func(p string, n *tree.Node) error {
-		if p == "." {
-			return nil
-		}
-		h := &tar.Header{Name: p, Mode: unixMode(n.Mode), Uid: n.UID, Gid: n.GID, ModTime: repro.Epoch(), Format: tar.FormatPAX}
-		for key, value := range n.Xattrs {
-			if h.PAXRecords == nil {
-				h.PAXRecords = map[string]string{}
-			}
-			h.PAXRecords["SCHILY.xattr."+key] = value
-		}
-		switch {
-		case n.Mode.IsDir():
-			h.Typeflag, h.Name = tar.TypeDir, p+"/"
-		case n.Mode&fs.ModeSymlink != 0:
-			h.Typeflag, h.Linkname = tar.TypeSymlink, n.Link
-		case n.Mode.IsRegular():
-			h.Typeflag, h.Size = tar.TypeReg, n.Content.Size()
-		default:
-			return fmt.Errorf("%s: a %v has no place in an image layer", p, n.Mode.Type())
-		}
-		if err := tw.WriteHeader(h); err != nil {
-			return fmt.Errorf("%s: %w", p, err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			return nil
-		}
-		r, err := n.Content.Open()
-		if err != nil {
-			return err
-		}
-		defer r.Close() //nolint:errcheck // read only
-		_, err = io.Copy(tw, r)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return tw.Close()
-}
-
-func unixMode(m fs.FileMode) int64 {
-	mode := int64(m.Perm())
-	for bit, unix := range map[fs.FileMode]int64{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
-		if m&bit != 0 {
-			mode |= unix
-		}
-	}
-	return mode
 }
 
 type countWriter struct {

@@ -228,11 +228,13 @@ type Host struct {
 	Payload string `json:"payload,omitempty"`
 	// Whether the container images ride along, as a second payload (format sysext-images), instead of being pulled.
 	Images bool `json:"images,omitempty"`
+	// Whether payloads bring their own hash tree, which the host's kernel checks every block against (dm-verity).
+	Verity bool `json:"verity,omitempty"`
 }
 
 // Output is what the build writes.
 type Output struct {
-	// Formats of a disk: raw, qcow2. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, and sysext and sysext-images, the payloads that these name.
+	// Formats of a disk: raw, qcow2. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, sysext and sysext-images, the payloads that these name, and sysext-tar.
 	Formats []string `json:"formats,omitempty"`
 	// Whether formats that can be compressed are.
 	Compress bool `json:"compress"`

@@ -58,8 +58,13 @@ func Image(ctx context.Context, file string) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if magic := make([]byte, 4); readAt(disk, magic, 1024) == nil && string(magic) == "\xe2\xe1\xf5\xe0" { // EROFS, without a partition table
-		return Extension(file)
+	switch {
+	case isEROFS(disk) || isSealed(disk, size):
+		return Extension(ctx, file)
+	case isTar(disk):
+		return Archive(file)
+	case isConfig(disk):
+		return Config(file, false)
 	}
 	r := &Report{Format: format, Size: size, Findings: []Finding{}}
 	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {

@@ -2,14 +2,17 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/imgbuild/imgbuild/builder/convert"
+	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/store"
@@ -20,19 +23,29 @@ import (
 // payloads. The one with the programs is the same for both roles.
 func buildForHosts(ctx context.Context, t *testing.T, k kit.Kit, lock string, more []string) {
 	sums := map[string]string{}
-	for role, formats := range map[string]string{"master": "sysext", "worker": "ignition,butane,cloud-init,nocloud,nocloud-fat,sysext,sysext-images"} {
+	for role, formats := range map[string]string{"master": "sysext", "worker": "ignition,butane,cloud-init,nocloud,nocloud-fat,sysext,sysext-tar,sysext-images", "sealed": "ignition,sysext"} {
 		out := filepath.Join(t.TempDir(), role)
-		_, err := k.Imgbuild(ctx, append([]string{role, "-o", out, "--lock", lock, "--format", formats, "--base", "debian",
-			"--set", "host.payload=https://files.example/nodes", "--set", "host.images=true"}, more...)...)
+		of, sealed := role, role == "sealed"
+		if sealed {
+			of = "worker"
+		}
+		_, err := k.Imgbuild(ctx, append([]string{of, "-o", out, "--lock", lock, "--format", formats, "--base", "debian",
+			"--set", "host.payload=https://files.example/nodes", "--set", "host.images=" + strconv.FormatBool(!sealed), "--set", "host.verity=" + strconv.FormatBool(sealed)}, more...)...)
 		must(t, err)
 		files, err := filepath.Glob(filepath.Join(out, "kubernetes-*.raw"))
 		must(t, err)
-		if want := strings.Count(formats, "sysext"); len(files) != want {
+		if want := strings.Count(formats, "sysext") - strings.Count(formats, "sysext-tar"); len(files) != want {
 			t.Fatalf("%s: %q, want %d payloads", role, files, want)
 		}
-		for _, file := range files {
+		for _, file := range readable(t, out) {
 			_, err := k.Imgbuild(ctx, "verify", file)
 			must(t, err)
+		}
+		for _, file := range files {
+			if sealed {
+				sealedPayload(ctx, t, file)
+				continue
+			}
 			if !strings.Contains(file, "images") {
 				sums[role] = sha256sum(t, file)
 			}
@@ -63,6 +76,34 @@ func buildForHosts(ctx context.Context, t *testing.T, k kit.Kit, lock string, mo
 	}
 	runPages(ctx, t, k, lock, more)
 	inlineJoin(ctx, t, k, lock, more)
+}
+
+// readable are the outputs in a folder that verify reads, and that must be good.
+func readable(t *testing.T, out string) (files []string) {
+	t.Helper()
+	for _, ending := range []string{"raw", "tar", "ign", "bu", "cloud-config", "iso"} {
+		found, err := filepath.Glob(filepath.Join(out, "*."+ending))
+		must(t, err)
+		files = append(files, found...)
+	}
+	return files
+}
+
+// sealedPayload asks systemd for the payload with its hash tree, and verify for one
+// with another bit in it.
+func sealedPayload(ctx context.Context, t *testing.T, file string) {
+	t.Helper()
+	said, err := run.Output(ctx, run.Cmd{Name: "systemd-dissect", Args: []string{"--json=short", file}})
+	if err != nil || !strings.Contains(string(said), `"verity":"yes"`) && !strings.Contains(string(said), `"verity":"signed"`) && !strings.Contains(string(said), `"verity":"external"`) {
+		t.Errorf("%s: %v\n%s", filepath.Base(file), err, said)
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte("another"), 5<<20)
+	must(t, errors.Join(err, f.Close()))
+	if r, err := verify.Extension(ctx, file); err != nil || len(r.Findings) != 1 || r.Findings[0].Check != "verity" {
+		t.Errorf("with another bit: %v, %v", r, err)
+	}
 }
 
 // runPages runs what the pages on hosts show, in a folder with a config that somebody has.
