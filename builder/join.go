@@ -62,3 +62,14 @@ func isConfig(format string) bool {
 func joinKey(j host.Join) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(j.URL+"\n"+j.Inline.Reveal())))
 }
+
+// joinFlag is the flag that said how hosts join, or nothing.
+func joinFlag(j host.Join) string {
+	switch {
+	case j.URL != "":
+		return "join-url"
+	case !j.Inline.Empty():
+		return "inline-join"
+	}
+	return ""
+}

@@ -37,6 +37,7 @@ type Manifest struct {
 	Images     []string          `json:"images"`    // on board
 	Inputs     []lock.Pin        `json:"inputs"`
 	Tools      map[string]string `json:"tools"`
+	Join       string            `json:"join,omitempty"` // the flag by which configs for hosts got more than the spec says
 }
 
 // manifestEnding is what a manifest's file is called beyond the outputs' name.
@@ -84,7 +85,7 @@ type Written struct {
 // disk last. What they measure is not known yet.
 func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scratch string) (*Manifest, error) {
 	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: from.disk.RootHash, UKI: from.disk.UKI,
-		Spec: p.Spec.Canonical(), Images: p.Images, Inputs: p.Inputs, Tools: p.Tools}
+		Spec: p.Spec.Canonical(), Images: p.Images, Inputs: p.Inputs, Tools: p.Tools, Join: joinFlag(o.join)}
 	for _, last := range []bool{false, true} {
 		for _, out := range p.Outputs {
 			format, err := output.Find(out.Format)

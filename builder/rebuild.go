@@ -11,11 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
@@ -25,14 +25,16 @@ import (
 // and Report; nothing is left behind.
 func Rebuild(ctx context.Context, o Options, image string) error {
 	dir, file := filepath.Split(image)
-	name := strings.TrimSuffix(file, filepath.Ext(file))
-	m, node, err := readManifest(filepath.Join(dir, name+manifestEnding))
+	m, node, err := readManifest(dir, file)
 	if err != nil {
 		return err
 	}
 	i := slices.IndexFunc(m.Outputs, func(w Written) bool { return w.File == file })
 	if i < 0 {
 		return fault.New(fault.Verify, "%s: the manifest beside it names no such output", image)
+	}
+	if m.Join != "" && isConfig(m.Outputs[i].Format) {
+		return fault.New(fault.Verify, "%s: what hosts join by (--%s) is not in the manifest: it cannot be built again from it", image, m.Join)
 	}
 	t, err := findTools(o.ToolDir, node.Arch)
 	if err != nil {
@@ -59,8 +61,8 @@ func Rebuild(ctx context.Context, o Options, image string) error {
 	return sameBytes(image, filepath.Join(again, file))
 }
 
-func readManifest(file string) (*Manifest, *spec.Node, error) {
-	text, err := os.ReadFile(file) // #nosec G304 -- beside the image that the caller names
+func readManifest(dir, image string) (*Manifest, *spec.Node, error) {
+	file, text, err := verify.ManifestOf(dir, image)
 	if err != nil {
 		return nil, nil, fault.New(fault.Verify, "reading the manifest: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -55,8 +56,7 @@ func PublicKey(file string) (crypto.PublicKey, error) {
 func (r *Report) Beside(file string, key crypto.PublicKey) error {
 	b := &beside{r: r, dir: filepath.Dir(file), key: key}
 	image := filepath.Base(file)
-	name := strings.TrimSuffix(image, filepath.Ext(image)) + ".manifest.json"
-	text, err := os.ReadFile(filepath.Join(b.dir, name))
+	name, text, err := ManifestOf(b.dir, image)
 	if errors.Is(err, fs.ErrNotExist) {
 		if key != nil {
 			r.say("manifest", name, "not beside the image: nothing vouches for it")
@@ -77,7 +77,7 @@ func (r *Report) Beside(file string, key crypto.PublicKey) error {
 		r.say("manifest", name, "cannot be read: %v", err)
 		return nil
 	}
-	if m.RootHash != r.RootHash {
+	if r.UKI != "" && m.RootHash != r.RootHash { // the manifest's is the disk's
 		r.say("manifest", name, "has the root hash %s, the image %s", m.RootHash, r.RootHash)
 	}
 	found := false
@@ -98,6 +98,34 @@ func (r *Report) Beside(file string, key crypto.PublicKey) error {
 		}
 	}
 	return b.checkStatement(append(m.Outputs, m.Documents...))
+}
+
+const manifestEnding = ".manifest.json"
+
+// ManifestOf finds the manifest of an output in its folder: the one that is called as
+// the output, or another one that lists it, for payloads are called after Kubernetes.
+// Without any, the name is of the first, and the error is fs.ErrNotExist.
+func ManifestOf(dir, image string) (name string, text []byte, err error) {
+	own := strings.TrimSuffix(image, filepath.Ext(image)) + manifestEnding
+	all, err := filepath.Glob(filepath.Join(dir, "*"+manifestEnding))
+	if err != nil {
+		return own, nil, err
+	}
+	text, err = os.ReadFile(filepath.Join(dir, own)) // #nosec G304 -- beside the image that the caller names
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return own, text, err
+	}
+	for _, file := range all {
+		other, readErr := os.ReadFile(file) // #nosec G304 -- as above
+		var m struct{ Outputs []written }
+		if readErr != nil || json.Unmarshal(other, &m) != nil {
+			continue
+		}
+		if slices.ContainsFunc(m.Outputs, func(w written) bool { return w.File == image }) {
+			return filepath.Base(file), other, nil
+		}
+	}
+	return own, nil, err
 }
 
 // beside is one such look.
