@@ -60,6 +60,7 @@ const (
 	ownDisk    = "the host lays out its own disk; its /etc and /var live on"
 	ownNet     = "the host's network is its own, or its provider's"
 	ownImages  = "container images are pulled here; with `host.images` they ride along, and this with them"
+	ownTime    = "the host keeps time in its own way; time.servers reach systemd-timesyncd where that is it"
 	ownLogin   = "the host makes its own SSH keys and says who may log in"
 	ownPresets = "a preset for every unit is for a system that is all ours"
 	ownBoot    = "the host boots in its own way"
@@ -73,7 +74,7 @@ var (
 	unitsLeft = map[string]string{
 		"var.mount": ownDisk, "systemd-growfs@var.service": ownDisk, "etc-kubernetes.mount": ownDisk, "etc-cni-net.d.mount": ownDisk,
 		"systemd-networkd.service": ownNet, "systemd-networkd.socket": ownNet, "systemd-networkd-wait-online.service": ownNet, "systemd-resolved.service": ownNet,
-		"ssh.service": ownLogin, "imgbuild-sshkeys.service": ownLogin,
+		"ssh.service": ownLogin, "imgbuild-sshkeys.service": ownLogin, "systemd-timesyncd.service": ownTime,
 	}
 	masksLeft = map[string]string{
 		"apt-daily.service": ownUpkeep, "apt-daily.timer": ownUpkeep, "apt-daily-upgrade.service": ownUpkeep, "apt-daily-upgrade.timer": ownUpkeep,
