@@ -118,14 +118,17 @@ func (s *site) joined(t *testing.T, m *boottest.Machine) {
 	}
 	s.told(t, "%s is Ready", name)
 	for what, script := range map[string]string{
-		"the filter is in force":          "nft list chain inet imgbuild input | grep -q 'dport 10250'",
-		"settings are in force":           "[ $(cat /proc/sys/net/bridge/bridge-nf-call-iptables) = 1 ] && [ $(cat /proc/sys/vm/overcommit_memory) = 1 ]",
-		"no unit has failed":              "! systemctl --failed --no-legend --plain | grep .",
-		"images were not pulled":          "crictl images -o json | grep -q kube-proxy && ! journalctl -u containerd | grep -q 'PullImage'",
-		"the filter comes before all":     "systemctl is-enabled -q imgbuild-firewall systemd-sysext imgbuild-payload",
-		"kubeadm's preflight is clean":    "! grep -E '\\[(WARNING|ERROR)' /var/log/imgbuild/*.log && grep -q '\"warnings\": \\[\\]' /run/imgbuild/status.json",
-		"the node config is here no more": "! test -e /etc/credstore/imgbuild.node",
-		"its token is nowhere":            "! grep -rlsE '[a-z0-9]{6}\\.[a-z0-9]{16}' /var/lib/cloud /etc/credstore /var/log /run/ignition.json /etc/.ignition-result.json",
+		"the filter is in force":              "nft list chain inet imgbuild input | grep -q 'dport 10250'",
+		"settings are in force":               "[ $(cat /proc/sys/net/bridge/bridge-nf-call-iptables) = 1 ] && [ $(cat /proc/sys/vm/overcommit_memory) = 1 ]",
+		"no unit has failed":                  "! systemctl --failed --no-legend --plain | grep .",
+		"images were not pulled":              "crictl images -o json | grep -q kube-proxy && ! journalctl -u containerd | grep -q 'PullImage'",
+		"the filter comes before all":         "systemctl is-enabled -q imgbuild-firewall systemd-sysext imgbuild-payload",
+		"systemd finds no fault in the units": "! systemd-analyze verify --man=no imgbuild-payload.service imgbuild-firewall.service imgbuild-firstboot.service containerd.service kubelet.service 2>&1 | grep -E '^(/etc|/usr/lib)/systemd/system/(imgbuild|containerd|kubelet)'",
+		"nft accepts the filter":              "nft -c -f /etc/imgbuild/firewall.nft",
+		"systemd-dissect knows the payload":   "systemd-dissect /etc/extensions/kubernetes-[0-9]*.raw | grep -q 'extension for system'",
+		"kubeadm's preflight is clean":        "! grep -E '\\[(WARNING|ERROR)' /var/lib/imgbuild/firstboot/kubeadm-*preflight.log && grep -q '\"warnings\": \\[\\]' /run/imgbuild/status.json",
+		"the node config is here no more":     "! test -e /etc/credstore/imgbuild.node",
+		"its token is nowhere":                "! grep -rlsE '[a-z0-9]{6}\\.[a-z0-9]{16}' /var/lib/cloud /etc/credstore /var/log /run/ignition.json /etc/.ignition-result.json",
 	} {
 		if out, err := m.Sh(t.Context(), script); err != nil {
 			t.Errorf("%s: %v %s", what, err, out)
