@@ -69,6 +69,7 @@ func TestClusterAPI(t *testing.T) {
 	for _, name := range []string{"master", "worker"} {
 		s.until(t, name+" is Ready", master, "kubectl get node capi-"+name+` -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}' | grep -qx True`)
 	}
+	s.until(t, "all pods run", master, `kubectl get pods -A --no-headers | awk '$4 != "Running" {bad=1} END {exit bad}'`)
 	for role, m := range map[string]*boottest.Machine{"master": master, "worker": worker} {
 		var checks []boottest.Check
 		for _, c := range plans[role].Checks {
