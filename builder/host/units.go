@@ -10,7 +10,7 @@ import (
 
 // payloadUnit starts what the payload brings: at boot the service manager has decided
 // what to start before the payload is merged.
-const payloadUnit = "imgbuild-payload.service"
+const payloadUnit = "kubernetes-payload.service"
 
 // extensions merges system extensions at boot; it is not enabled everywhere.
 const extensions = "systemd-sysext.service"
