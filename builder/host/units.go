@@ -9,7 +9,8 @@ import (
 )
 
 // payloadUnit starts what the payload brings: at boot the service manager has decided
-// what to start before the payload is merged.
+// what to start before the payload is merged. It is not called imgbuild-, for it makes
+// folders in /opt, and units that are called so run in a sandbox (imgbuild-.service.d).
 const payloadUnit = "kubernetes-payload.service"
 
 // extensions merges system extensions at boot; it is not enabled everywhere.
