@@ -20,10 +20,10 @@ type artefacts struct {
 	o       Options
 	plan    *plan.Plan
 	laid    *laid
+	init    []byte // of the RAM disk
 	scratch string
 	needs   map[output.Artefact]bool
 
-	sealed  *assemble.Sealed
 	payload *tree.Tree // with the programs
 	images  *tree.Tree // with the container images
 	host    *host.Node
@@ -35,10 +35,9 @@ type made struct {
 	disk assemble.Disk
 }
 
-// begin does what does not depend on what the image holds being listed: the root file
-// system of a disk, and who gets what on a host.
-func begin(ctx context.Context, o Options, p *plan.Plan, l *laid, t *tools, scratch string) (*artefacts, error) {
-	a := &artefacts{o: o, plan: p, laid: l, scratch: scratch}
+// begin says what there is to be made, and who gets what on a host.
+func begin(o Options, p *plan.Plan, l *laid, t *tools, scratch string) (*artefacts, error) {
+	a := &artefacts{o: o, plan: p, laid: l, init: t.initrd, scratch: scratch}
 	var err error
 	if a.needs, err = output.Needed(p.Spec.Output.Formats); err != nil {
 		return nil, err
@@ -51,12 +50,7 @@ func begin(ctx context.Context, o Options, p *plan.Plan, l *laid, t *tools, scra
 			return nil, err
 		}
 	}
-	if !a.needs[output.Disk] {
-		return a, nil
-	}
-	defer o.Report.Stage("sealing the root file system")()
-	a.sealed, err = assemble.Seal(ctx, p, l.root, l.kernel, t.initrd, scratch)
-	return a, err
+	return a, nil
 }
 
 // place says who gets what on the host.
@@ -80,12 +74,18 @@ func (a *artefacts) place() error {
 	return err
 }
 
-// finish makes the rest: the disk around the root, and the payloads.
+// finish makes all of it: the root file system, the disk around it, the payloads.
 func (a *artefacts) finish(ctx context.Context) (*made, error) {
 	m := &made{}
 	if a.needs[output.Disk] {
-		done := a.o.Report.Stage("assembling the disk")
-		disk, err := assemble.Build(ctx, a.plan, a.laid.root, a.laid.kernel, a.sealed)
+		done := a.o.Report.Stage("sealing the root file system")
+		sealed, err := assemble.Seal(ctx, a.plan, a.laid.root, a.laid.kernel, a.init, a.scratch)
+		if err != nil {
+			return nil, err
+		}
+		done()
+		done = a.o.Report.Stage("assembling the disk")
+		disk, err := assemble.Build(ctx, a.plan, a.laid.root, a.laid.kernel, sealed)
 		if err != nil {
 			return nil, err
 		}

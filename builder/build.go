@@ -88,7 +88,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := begin(ctx, o, p, root, tools, scratch.path)
+	a, err := begin(o, p, root, tools, scratch.path)
 	if err != nil {
 		return nil, err
 	}

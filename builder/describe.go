@@ -33,8 +33,8 @@ func describe(ctx context.Context, o Options, a *artefacts, s *store.Store) ([]d
 	image := bill.Image{Plan: p, Version: rootfs.Version(p), Root: a.laid.root, Containers: a.laid.images}
 	if !a.needs[output.Disk] {
 		image.Payload = tree.New()
-		for artefact, part := range map[output.Artefact]*tree.Tree{output.Payload: a.payload, output.Images: a.images} {
-			if !a.needs[artefact] {
+		for part, needed := range map[*tree.Tree]bool{a.payload: a.needs[output.Payload] || a.needs[output.Archive], a.images: a.needs[output.Images]} {
+			if !needed {
 				continue
 			}
 			if err := image.Payload.Graft(".", part); err != nil {
