@@ -28,10 +28,10 @@ const (
 )
 
 // What the stock systems have: what Debian's images for clouds have, and the packages
-// that a config asks for, since the machines have no way to a mirror.
+// that a config asks for, for a machine may have no way to a mirror.
 const (
 	needed = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,systemd-resolved,iproute2,ca-certificates,conntrack,ethtool,iptables,nftables,socat"
-	cloud  = needed + ",cloud-init,netplan.io,sudo"
+	cloud  = needed + ",cloud-init,netplan.io,sudo,e2fsprogs,openssh-server"
 	coreos = needed + ",dracut,dracut-network,ignition"
 )
 
