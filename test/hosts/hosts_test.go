@@ -32,11 +32,12 @@ const (
 const (
 	needed = "linux-image-cloud-amd64,systemd-sysv,udev,dbus,systemd-resolved,iproute2,ca-certificates,conntrack,ethtool,iptables,nftables,socat"
 	cloud  = needed + ",cloud-init,netplan.io,sudo,e2fsprogs,openssh-server"
-	coreos = needed + ",dracut,dracut-network,ignition"
+	coreos = needed + ",dracut,dracut-network,ignition,curl"
 )
 
 // coreosHook makes of a Debian what systems with Ignition are: the network comes by
-// DHCP, and Ignition runs in the RAM disk. Debian's build of it calls setfiles, asked or
+// DHCP, Ignition runs in the RAM disk, and the first boot is one for systemd, too, which
+// then does what Ignition's presets say. Debian's build of it calls setfiles, asked or
 // not: there is no SELinux, so what it calls does nothing.
 const coreosHook = `set -eu
 printf '[Match]\nName=e*\n[Network]\nDHCP=yes\n' > "$1/etc/systemd/network/20-dhcp.network"
@@ -44,6 +45,7 @@ printf '#!/bin/sh\n' > "$1/usr/sbin/setfiles"
 chmod 755 "$1/usr/sbin/setfiles"
 mkdir -p "$1/etc/selinux"
 echo SELINUXTYPE=none > "$1/etc/selinux/config"
+echo uninitialized > "$1/etc/machine-id"
 chroot "$1" systemctl enable systemd-networkd systemd-resolved
 rm -f "$1"/boot/initrd.img-*
 chroot "$1" dracut --quiet --force --no-hostonly --kver "$(ls "$1/lib/modules")" --add "ignition systemd-networkd" \
@@ -93,7 +95,7 @@ func (s *site) cloudInit(t *testing.T) {
 func (s *site) ignition(t *testing.T) {
 	disk, kernel, initrd := s.debian(t, coreos, coreosHook)
 	m := s.boot(t, boottest.Node{Name: "coreos", Image: disk, IP: ignitionIP, Memory: 2560, CPUs: 2, Kernel: kernel, Initrd: initrd,
-		Cmdline:  "root=/dev/vda rw console=ttyS0,115200n8 ignition.firstboot=1 ignition.platform.id=qemu rd.neednet=1 ip=dhcp",
+		Cmdline:  "root=/dev/vda rw console=ttyS0,115200n8 ignition.firstboot=1 ignition.platform.id=qemu rd.neednet=1 ip=dhcp systemd.firstboot=no",
 		Ignition: filepath.Join(s.out, "worker.ign")}, "")
 	s.joined(t, m)
 }
