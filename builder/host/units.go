@@ -43,17 +43,18 @@ func (n *Node) starter() string {
 	}
 	return fmt.Sprintf(`[Unit]
 Description=Start what the Kubernetes payload brings
-Requires=%s
-After=%s systemd-tmpfiles-setup.service
+Requires=%[1]s
+After=%[1]s systemd-tmpfiles-setup.service
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/bin/systemctl daemon-reload
 ExecStart=/usr/bin/systemd-tmpfiles --create --prefix=/opt/cni --prefix=/var/opt/cni
-ExecStart=/usr/bin/systemctl start --no-block %s
+ExecStart=/usr/bin/systemctl enable --runtime %[2]s
+ExecStart=/usr/bin/systemctl start --no-block %[2]s
 
 [Install]
 WantedBy=multi-user.target
-`, extensions, extensions, strings.Join(names, " "))
+`, extensions, strings.Join(names, " "))
 }

@@ -127,7 +127,6 @@ func (s *site) joined(t *testing.T, m *boottest.Machine) {
 		"the filter comes before all":         "systemctl is-enabled -q imgbuild-firewall systemd-sysext kubernetes-payload",
 		"systemd finds no fault in the units": "! systemd-analyze verify --man=no kubernetes-payload.service imgbuild-firewall.service imgbuild-firstboot.service containerd.service kubelet.service 2>&1 | grep -E '^(/etc|/usr/lib)/systemd/system/(imgbuild|containerd|kubelet)'",
 		"nft accepts the filter":              "nft -c -f /etc/imgbuild/firewall.nft",
-		"systemd-dissect knows the payload":   "systemd-dissect /etc/extensions/kubernetes-[0-9]*.raw | grep -q 'extension for system'",
 		"kubeadm's preflight is clean":        "! grep -E '\\[(WARNING|ERROR)' /var/lib/imgbuild/firstboot/kubeadm-*preflight.log && grep -q '\"warnings\": \\[\\]' /run/imgbuild/status.json",
 		"the node config is here no more":     "! test -e /etc/credstore/imgbuild.node",
 		"its token is nowhere":                "! grep -rlsE '[a-z0-9]{6}\\.[a-z0-9]{16}' /var/lib/cloud /etc/credstore /var/log /run/ignition.json /etc/.ignition-result.json",
