@@ -97,15 +97,20 @@ func readable(t *testing.T, out string) (files []string) {
 // with another bit in it.
 func sealedPayload(ctx context.Context, t *testing.T, file string) {
 	t.Helper()
-	said, err := run.Output(ctx, run.Cmd{Name: "systemd-dissect", Args: []string{"--json=short", file}})
-	if err != nil || !strings.Contains(string(said), `"verity":"yes"`) && !strings.Contains(string(said), `"verity":"signed"`) && !strings.Contains(string(said), `"verity":"external"`) {
-		t.Errorf("%s: %v\n%s", filepath.Base(file), err, said)
+	r, err := verify.Extension(ctx, file)
+	must(t, err)
+	must(t, os.WriteFile(strings.TrimSuffix(file, ".raw")+".roothash", []byte(r.RootHash+"\n"), 0o644)) // as the config for a host does
+	if os.Getuid() == 0 {
+		said, err := run.Output(ctx, run.Cmd{Name: "systemd-dissect", Args: []string{"--json=short", file}})
+		if err != nil || !strings.Contains(string(said), `"verity":"yes"`) {
+			t.Errorf("%s: %v\n%s", filepath.Base(file), err, said)
+		}
 	}
 	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	must(t, err)
 	_, err = f.WriteAt([]byte("another"), 5<<20)
 	must(t, errors.Join(err, f.Close()))
-	if r, err := verify.Extension(ctx, file); err != nil || len(r.Findings) != 1 || r.Findings[0].Check != "verity" {
+	if r, err = verify.Extension(ctx, file); err != nil || len(r.Findings) != 1 || r.Findings[0].Check != "verity" {
 		t.Errorf("with another bit: %v, %v", r, err)
 	}
 }
