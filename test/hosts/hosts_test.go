@@ -45,11 +45,12 @@ printf '#!/bin/sh\n' > "$1/usr/sbin/setfiles"
 chmod 755 "$1/usr/sbin/setfiles"
 mkdir -p "$1/etc/selinux"
 echo SELINUXTYPE=none > "$1/etc/selinux/config"
-echo uninitialized > "$1/etc/machine-id"
 chroot "$1" systemctl enable systemd-networkd systemd-resolved
 rm -f "$1"/boot/initrd.img-*
 chroot "$1" dracut --quiet --force --no-hostonly --kver "$(ls "$1/lib/modules")" --add "ignition systemd-networkd" \
 	--add-drivers "qemu_fw_cfg virtio_net virtio_blk virtio_pci ext4" /boot/initrd.img-ignition
+rm -f "$1/var/lib/dbus/machine-id"
+echo uninitialized > "$1/etc/machine-id"
 `
 
 // site is a master of ours, the network, and a server of files on it.
