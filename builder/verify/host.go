@@ -213,7 +213,7 @@ func isConfig(f io.ReaderAt) bool {
 	if readAt(f, first, 0) != nil {
 		return false
 	}
-	return first[0] == '{' || first[0] == '#' || first[0] == 0x1f && first[1] == 0x8b || readAt(f, cd, 16*2048+1) == nil && string(cd) == "CD001"
+	return bytes.ContainsAny(first[:1], "{#") || bytes.Equal(first, []byte{0x1f, 0x8b}) || readAt(f, cd, 16*2048+1) == nil && string(cd) == "CD001"
 }
 
 // isTar says whether the file is a POSIX archive.

@@ -21,6 +21,13 @@ import (
 var hostile = []string{"a\nb", "a\rb", "a\x00b", "%n", `a"b`, `a'b`, `a\b`, "$(id)", "`id`", "\n[Service]\nExecStart=/bin/false\n", "x\n}\nflush ruleset\n", "\u202egnp", "{{.Node}}",
 	strings.Repeat("a", 4096), " ", "-", "../../etc/passwd", "#", ";", "é", "a b", "${HOME}", "--help", "\t", "a,b", "a=b"}
 
+// sound are items of lists that are well but for the word that goes into them.
+var sound = map[reflect.Type]any{
+	reflect.TypeFor[spec.File](): spec.File{Path: "/etc/hostile", Content: "x", Mode: "0644"},
+	reflect.TypeFor[spec.Unit](): spec.Unit{Name: "hostile.service", Content: "[Service]\nExecStart=/bin/true\n", WantedBy: "multi-user.target"},
+	reflect.TypeFor[spec.User](): spec.User{Name: "ann", UID: 1000, Shell: "/bin/sh"},
+}
+
 // field is one place of a node that holds a text.
 type field struct {
 	name string
@@ -39,8 +46,8 @@ func fields(t reflect.Type, name string, at func(*spec.Node) reflect.Value) []fi
 			v := at(n)
 			if v.Len() == 0 {
 				one := reflect.MakeSlice(t, 1, 1)
-				if t.Elem() == reflect.TypeFor[spec.File]() {
-					one.Index(0).Set(reflect.ValueOf(spec.File{Path: "/etc/hostile", Content: "x", Mode: "0644"}))
+				if sound, ok := sound[t.Elem()]; ok {
+					one.Index(0).Set(reflect.ValueOf(sound))
 				}
 				v.Set(one)
 			}
