@@ -5,6 +5,7 @@ package convert
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
@@ -238,14 +239,7 @@ func (o owner) root() bool {
 	return (o.user == "" || o.user == "root" || o.user == "0") && (o.group == "" || o.group == "root" || o.group == "0")
 }
 
-func (o owner) words() string { return cmpOr(o.user, "root") + " " + cmpOr(o.group, "root") }
-
-func cmpOr(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a
-}
+func (o owner) words() string { return cmp.Or(o.user, "root") + " " + cmp.Or(o.group, "root") }
 
 // file carries one file. What belongs on /var comes with the image as a copy that the
 // first boot puts in its place.

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func (d *Draft) ignition(root *yaml.Node, text []byte) error {
 	}
 	for _, l := range c.Storage.Links {
 		n := keyed(find(storage, "links"), "path", l.Path)
-		if l.Hard != nil && *l.Hard {
+		if truth(l.Hard) {
 			d.miss(n, "storage.links", "a hard link", "make it a symbolic one, or a file")
 			continue
 		}
@@ -143,11 +144,11 @@ func (d *Draft) ignitionUnit(n *yaml.Node, u types.Unit) {
 	for _, drop := range u.Dropins {
 		d.file(n, "/etc/systemd/system/"+u.Name+".d/"+drop.Name, 0o644, []byte(value(drop.Contents)), owner{})
 	}
-	out := unit{Name: u.Name, Content: value(u.Contents), Mask: u.Mask != nil && *u.Mask}
+	out := unit{Name: u.Name, Content: value(u.Contents), Mask: truth(u.Mask)}
 	if out.Mask {
 		out.Content = ""
 	}
-	if u.Enabled != nil && *u.Enabled && !out.Mask {
+	if truth(u.Enabled) && !out.Mask {
 		var ok bool
 		if out.WantedBy, ok = wantedBy(out.Content); !ok {
 			d.miss(find(n, "enabled"), "systemd.units", strconv.Quote(u.Name)+" is enabled, and its text does not say by which target", "say WantedBy= in its [Install] section")
@@ -220,7 +221,7 @@ func (d *Draft) userRest(n *yaml.Node, name string, there map[string]bool) {
 }
 
 func ownerOf(n types.Node) owner {
-	return owner{cmpOr(value(n.User.Name), number(n.User.ID)), cmpOr(value(n.Group.Name), number(n.Group.ID))}
+	return owner{cmp.Or(value(n.User.Name), number(n.User.ID)), cmp.Or(value(n.Group.Name), number(n.Group.ID))}
 }
 
 func number(i *int) string {

@@ -24,16 +24,11 @@ import (
 // file system or a disk with its hash tree: it is called as it says itself, brings
 // nothing but what may lie below /usr, and the programs of a node are in it.
 func Extension(ctx context.Context, file string) (*Report, error) {
-	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
+	r, f, err := reportOn(file, "sysext")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	r := &Report{Format: "sysext", Size: info.Size(), Findings: []Finding{}}
 	err = guard(func() error {
 		fsys := io.NewSectionReader(f, 0, r.Size)
 		if !isEROFS(f) {
@@ -51,6 +46,19 @@ func Extension(ctx context.Context, file string) (*Report, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return r, nil
+}
+
+// reportOn begins the report on a file, which the caller closes.
+func reportOn(file, format string) (*Report, *os.File, error) {
+	f, err := os.Open(file) // #nosec G304 -- the file that the caller names
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return &Report{Format: format, Size: info.Size(), Findings: []Finding{}}, f, nil
 }
 
 // isEROFS says whether a file system begins where the file does.
@@ -82,16 +90,11 @@ func (r *Report) openSealed(ctx context.Context, disk io.ReaderAt) (*io.SectionR
 
 // Archive reads the tar of an extension's files, as Extension does.
 func Archive(file string) (*Report, error) {
-	f, err := os.Open(file) // #nosec G304 -- the archive that the caller names
+	r, f, err := reportOn(file, "sysext-tar")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	r := &Report{Format: "sysext-tar", Size: info.Size(), Findings: []Finding{}}
 	missing := map[string]bool{}
 	for _, program := range nodePrograms {
 		missing["usr/bin/"+program] = true
