@@ -11,6 +11,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/internal/sparse"
+	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -22,6 +23,7 @@ type artefacts struct {
 	laid    *laid
 	init    []byte // of the RAM disk
 	scratch string
+	cache   *store.Store
 	needs   map[output.Artefact]bool
 
 	payload *tree.Tree // with the programs
@@ -36,8 +38,8 @@ type made struct {
 }
 
 // begin says what there is to be made, and who gets what on a host.
-func begin(o Options, p *plan.Plan, l *laid, t *tools, scratch string) (*artefacts, error) {
-	a := &artefacts{o: o, plan: p, laid: l, init: t.initrd, scratch: scratch}
+func begin(o Options, p *plan.Plan, l *laid, t *tools, scratch string, cache *store.Store) (*artefacts, error) {
+	a := &artefacts{o: o, plan: p, laid: l, init: t.initrd, scratch: scratch, cache: cache}
 	var err error
 	if a.needs, err = output.Needed(p.Spec.Output.Formats); err != nil {
 		return nil, err
@@ -79,7 +81,7 @@ func (a *artefacts) finish(ctx context.Context) (*made, error) {
 	m := &made{}
 	if a.needs[output.Disk] {
 		done := a.o.Report.Stage("sealing the root file system")
-		sealed, err := assemble.Seal(ctx, a.plan, a.laid.root, a.laid.kernel, a.init, a.scratch)
+		sealed, err := assemble.Seal(ctx, a.plan, a.laid.root, a.laid.kernel, a.init, a.scratch, a.cache)
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +112,7 @@ func (a *artefacts) extend(ctx context.Context, m *made) error {
 		done := a.o.Report.Stage("assembling " + e.name)
 		from := host.Payload{Name: e.name, URL: strings.TrimSuffix(a.plan.Spec.Host.Payload, "/") + "/" + e.name + ".raw"}
 		var err error
-		if *e.file, from.RootHash, err = assemble.Extension(ctx, e.name, a.plan.Arch, e.tree, a.scratch, a.plan.Spec.Host.Verity); err != nil {
+		if *e.file, from.RootHash, err = assemble.Extension(ctx, e.name, a.plan.Arch, e.tree, a.scratch, a.plan.Spec.Host.Verity, a.cache); err != nil {
 			return err
 		}
 		if from.SHA256, err = digest(*e.file); err != nil {

@@ -51,6 +51,7 @@ type Result struct {
 // Build runs the whole flow and leaves the outputs, the manifest and the lock in
 // the output folder. They appear whole, by rename, or not at all.
 func Build(ctx context.Context, o Options) (*Result, error) {
+	go self() //nolint:errcheck // read meanwhile: it is asked for soon
 	// say
 	node, key, err := o.hear(ctx)
 	if err != nil {
@@ -88,7 +89,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := begin(o, p, root, tools, scratch.path)
+	a, err := begin(o, p, root, tools, scratch.path, sources.Store())
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return err
 	})
 	group.Go(func() (err error) {
-		bills, err = describe(sub, o, a, sources.Store())
+		bills, err = describe(sub, o, a)
 		return err
 	})
 	if err := group.Wait(); err != nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/internal/fault"
-	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -27,7 +26,7 @@ func loadKey(ctx context.Context, o Options) (*bill.Key, error) {
 }
 
 // describe makes both bills of materials.
-func describe(ctx context.Context, o Options, a *artefacts, s *store.Store) ([]document, error) {
+func describe(ctx context.Context, o Options, a *artefacts) ([]document, error) {
 	defer o.Report.Stage("listing what is in the image")()
 	p := a.plan
 	image := bill.Image{Plan: p, Version: rootfs.Version(p), Root: a.laid.root, Containers: a.laid.images}
@@ -42,7 +41,7 @@ func describe(ctx context.Context, o Options, a *artefacts, s *store.Store) ([]d
 			}
 		}
 	}
-	b, err := bill.Make(ctx, image, bill.Sums{Store: s})
+	b, err := bill.Make(ctx, image, bill.Sums{Store: a.cache})
 	if err != nil {
 		return nil, err
 	}

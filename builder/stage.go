@@ -183,9 +183,14 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 	group, sub := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		layers, err := s.Base(sub, pins)
-		if err == nil {
-			g.base, err = rootfs.Layers(layers)
+		if err != nil {
+			return err
 		}
+		group.Go(func() error { // not before: laying the base out takes one processor for longer than the rest
+			_, _ = images.kept() // checked here, beside the base: the store remembers it
+			return nil
+		})
+		g.base, err = rootfs.Layers(layers)
 		return err
 	})
 	group.Go(func() error {
@@ -195,10 +200,6 @@ func gather(ctx context.Context, o Options, arch string, pins []lock.Pin, s *sou
 			g.parts[name] = file
 		}
 		return err
-	})
-	group.Go(func() error {
-		_, _ = images.kept() // checked here, beside the base: the store remembers it
-		return nil
 	})
 	if err := group.Wait(); err != nil {
 		return nil, err

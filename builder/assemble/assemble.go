@@ -6,7 +6,6 @@ package assemble
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -26,6 +25,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/gpt"
 	"github.com/imgbuild/imgbuild/internal/pe"
 	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 	"github.com/imgbuild/imgbuild/internal/verity"
 )
@@ -53,7 +53,7 @@ type Sealed struct {
 
 // Seal begins the disk in the scratch folder dir. The root file system is written
 // where it stays, so that no byte of it is copied.
-func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init []byte, dir string) (*Sealed, error) {
+func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init []byte, dir string, cache *store.Store) (*Sealed, error) {
 	s := &Sealed{path: filepath.Join(dir, "disk.raw"), dataAt: mib + p.Disk.ESPSize}
 	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
@@ -64,24 +64,39 @@ func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, i
 		s.initrd, err = Initrd(root, k.Release, init)
 		return err
 	})
-	group.Go(func() error { return s.write(sub, p.ID, root, f) })
+	group.Go(func() error { return s.write(sub, p.ID, root, f, cache) })
 	if err := errors.Join(group.Wait(), f.Close()); err != nil {
 		return nil, fmt.Errorf("sealing the root file system: %w", err)
 	}
 	return s, nil
 }
 
-// write puts the root file system at dataAt and its hash tree behind it; salt and UUIDs
-// follow from id.
-func (s *Sealed) write(ctx context.Context, id string, root *tree.Tree, f *os.File) error {
-	salt := sha256.Sum256([]byte("imgbuild verity salt " + id))
-	tree := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
-	var err error
-	if s.dataSize, err = erofs.Write(ctx, f, root, erofs.Options{UUID: repro.UUID("erofs", id), Epoch: repro.DefaultEpoch, At: s.dataAt, Wrote: tree.Add}); err != nil {
+// write puts the root file system at dataAt and its hash tree behind it; UUIDs follow
+// from id.
+func (s *Sealed) write(ctx context.Context, id string, root *tree.Tree, f *os.File, cache *store.Store) error {
+	var known map[tree.Section][]byte
+	lie := map[int64]tree.Content{} // where on the file system
+	group, sub := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		known, err = blocks(sub, cache, root)
+		return err
+	})
+	group.Go(func() (err error) {
+		s.dataSize, err = erofs.Write(sub, f, root, erofs.Options{UUID: repro.UUID("erofs", id), Epoch: repro.DefaultEpoch, At: s.dataAt,
+			Lies: func(at int64, c tree.Content) { lie[at] = c }})
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return err
 	}
+	hashes := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
+	for at, c := range lie {
+		if c, ok := c.(tree.Section); ok {
+			hashes.Know(at, known[c])
+		}
+	}
 	s.treeAt = s.dataAt + align(s.dataSize)
-	made, err := tree.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", id))
+	made, err := hashes.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", id))
 	s.hash, s.treeSize = made.RootHash, made.HashSize
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/internal/erofs"
 	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -65,7 +66,7 @@ func extension(name, arch string, root *tree.Tree, files []component.File, more 
 // Extension writes a system extension into the scratch folder dir: one EROFS file system,
 // or, sealed, a disk with it and its hash tree (UAPI Discoverable Disk Image), whose
 // root hash is returned in hex.
-func Extension(ctx context.Context, name, arch string, t *tree.Tree, dir string, sealed bool) (file, rootHash string, err error) {
+func Extension(ctx context.Context, name, arch string, t *tree.Tree, dir string, sealed bool, cache *store.Store) (file, rootHash string, err error) {
 	file = filepath.Join(dir, "extension-"+name)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_RDWR, fs.FileMode(0o644)) // #nosec G302 G304 -- our own scratch file, which holds no secret
 	if err != nil {
@@ -73,7 +74,7 @@ func Extension(ctx context.Context, name, arch string, t *tree.Tree, dir string,
 	}
 	if sealed {
 		s := Sealed{dataAt: mib}
-		if err = s.write(ctx, "extension "+name, t, f); err == nil {
+		if err = s.write(ctx, "extension "+name, t, f, cache); err == nil {
 			_, err = s.table(f, repro.UUID("extension disk", name).String(), arch, "root", "root-verity")
 		}
 		rootHash = hex.EncodeToString(s.hash)

@@ -14,6 +14,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 	"github.com/imgbuild/imgbuild/internal/verity"
 )
@@ -90,7 +91,11 @@ func build(t testing.TB, tr *tree.Tree, words ...string) *assemble.Disk {
 	p := &plan.Plan{ID: strings.Repeat("0123456789abcdef", 4), Role: "worker", Arch: "amd64", Spec: &spec.Node{Kubernetes: spec.Kubernetes{Version: "1.37.2"}},
 		Cmdline: append([]string{"systemd.swap=0"}, words...), Disk: plan.Disk{ESPSize: 34 << 20, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
 	kernel := rootfs.Kernel{Release: "6.12.1", Image: tree.Bytes("MZ kernel")}
-	sealed, err := assemble.Seal(t.Context(), p, tr, kernel, []byte("ELF init"), t.TempDir())
+	cache, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := assemble.Seal(t.Context(), p, tr, kernel, []byte("ELF init"), t.TempDir(), cache)
 	if err != nil {
 		t.Fatal(err)
 	}

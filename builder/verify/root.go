@@ -112,6 +112,7 @@ func hashBlocks(ctx context.Context, src io.ReaderAt, size int64, salt []byte) (
 		group.Go(func() error {
 			buf, h := make([]byte, stretch), sha256.New()
 			for at := next.Add(stretch) - stretch; at < size; at = next.Add(stretch) - stretch {
+				runtime.Gosched() // who can work on one processor alone goes first, such as the digest of the whole file
 				b := buf[:min(stretch, size-at)]
 				if err := errors.Join(ctx.Err(), readAt(src, b, at)); err != nil {
 					return err

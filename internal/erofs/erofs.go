@@ -28,10 +28,9 @@ type Options struct {
 	Epoch int64     // modification time of every entry, seconds since 1970
 	At    int64     // where in the file the image begins, in bytes
 
-	// Wrote hears each whole Stretch of the image that is in the file, but the
-	// first, which is filled in last: its offset in the image, and its bytes, which
-	// are the caller's until it returns. Calls come side by side. May be nil.
-	Wrote func(at int64, data []byte)
+	// Lies hears where in the image the data of each file of a block or more begin,
+	// at a block, the last one filled up with zeros. May be nil.
+	Lies func(at int64, c tree.Content)
 }
 
 // Super block fields, as offsets into the image.
@@ -75,7 +74,12 @@ func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64,
 }
 
 func pack(ctx context.Context, out *os.File, src *source, opt Options) (int64, error) {
-	to := newStretches(ctx, out, opt)
+	to := newStretches(ctx, out, opt.At)
+	src.begins = func(c tree.Content) { // the library writes each file as it reads it
+		if opt.Lies != nil && c.Size() >= BlockSize {
+			opt.Lies(to.pos+int64(len(to.buf)), c)
+		}
+	}
 	// The build time equals every entry's time, which lets the writer choose compact inodes.
 	w := erofs.Create(to, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(opt.Epoch), 0)) // #nosec G115 -- checked not negative
 	err := w.CopyFrom(src)

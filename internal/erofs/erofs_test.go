@@ -151,6 +151,43 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestLies looks where the writer says that files lie.
+func TestLies(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	opt, lie, files := options, map[int64]tree.Content{}, 0
+	opt.At, opt.Lies = 3*BlockSize, func(at int64, c tree.Content) { lie[at] = c }
+	tr := everything(t)
+	put := tree.Node{Mode: 0o644, Content: tree.Bytes(bytes.Repeat([]byte("0123456789"), stretch/9))}
+	if err := tr.Put("sizes/more than a stretch", put); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Write(t.Context(), f, tr, opt); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Walk(func(_ string, n *tree.Node) error {
+		if n.Mode.IsRegular() && n.Content.Size() >= BlockSize {
+			files++
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(lie) != files || files < 5 {
+		t.Errorf("%d files of a block and more lie on the image, of %d", len(lie), files)
+	}
+	for at, c := range lie {
+		want, _ := c.(tree.Bytes)
+		got := make([]byte, (len(want)+BlockSize-1)/BlockSize*BlockSize)
+		if _, err := f.ReadAt(got, opt.At+at); err != nil || at%BlockSize != 0 || !bytes.Equal(got[:len(want)], want) || len(bytes.Trim(got[len(want):], "\x00")) > 0 {
+			t.Errorf("%d bytes do not lie at %d: %v", len(want), at, err)
+		}
+	}
+}
+
 func TestSameBytesTwice(t *testing.T) {
 	a, err := os.ReadFile(write(t, everything(t)))
 	if err != nil {

@@ -23,6 +23,7 @@ const maxXattrs = 2048
 type source struct {
 	ctx     context.Context //nolint:containedctx // fs.FS has no other way to pass it
 	entries map[string]*entry
+	begins  func(tree.Content) // hears of each file's content before it is read
 }
 
 var (
@@ -102,7 +103,7 @@ func (s *source) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &file{ctx: s.ctx, path: name, entry: e}
+	f := &file{src: s, path: name, entry: e}
 	if e.node.Content != nil {
 		f.left = e.node.Content.Size()
 	}
@@ -174,7 +175,7 @@ func (e *entry) Sys() any {
 
 // file reads exactly as many bytes as its entry promised.
 type file struct {
-	ctx   context.Context //nolint:containedctx // io.Reader has no other way to pass it
+	src   *source
 	path  string
 	entry *entry
 	r     io.ReadCloser
@@ -186,13 +187,14 @@ func (f *file) Stat() (fs.FileInfo, error) { return f.entry, nil }
 // Read reports content of the wrong length as an error; the library would
 // otherwise write a damaged image.
 func (f *file) Read(p []byte) (int, error) {
-	if err := f.ctx.Err(); err != nil {
+	if err := f.src.ctx.Err(); err != nil {
 		return 0, err
 	}
 	if f.left == 0 {
 		return 0, io.EOF
 	}
 	if f.r == nil {
+		f.src.begins(f.entry.node.Content)
 		r, err := f.entry.node.Content.Open()
 		if err != nil {
 			return 0, fmt.Errorf("opening the content of %s: %w", f.path, err)

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Stretch is how much of an image is written at a time, in bytes.
-const Stretch = 4 << 20
+// stretch is how much of an image is written at a time, in bytes.
+const stretch = 4 << 20
 
 // stretches joins the library's many small writes into stretches, and writes them
 // by as many processors as there are. The library seeks only once, at the end.
@@ -20,7 +20,7 @@ type stretches struct {
 	ctx    context.Context //nolint:containedctx // ends when a write fails
 	group  *errgroup.Group
 	f      *os.File
-	opt    Options
+	at     int64 // where in the file the image begins
 	pos    int64 // where in the image buf begins
 	buf    []byte
 	free   chan []byte
@@ -28,9 +28,9 @@ type stretches struct {
 
 var _ io.WriteSeeker = (*stretches)(nil)
 
-func newStretches(ctx context.Context, f *os.File, opt Options) *stretches {
+func newStretches(ctx context.Context, f *os.File, at int64) *stretches {
 	n := runtime.GOMAXPROCS(0)
-	s := &stretches{parent: ctx, f: f, opt: opt, buf: make([]byte, 0, Stretch), free: make(chan []byte, n+1)}
+	s := &stretches{parent: ctx, f: f, at: at, buf: make([]byte, 0, stretch), free: make(chan []byte, n+1)}
 	for range n + 1 {
 		s.free <- nil
 	}
@@ -63,17 +63,12 @@ func (s *stretches) send() {
 	at, data := s.pos, s.buf
 	s.group.Go(func() error {
 		defer func() { s.free <- data[:0] }()
-		if _, err := s.f.WriteAt(data, s.opt.At+at); err != nil {
-			return err
-		}
-		if s.opt.Wrote != nil && at > 0 && len(data) == Stretch {
-			s.opt.Wrote(at, data)
-		}
-		return nil
+		_, err := s.f.WriteAt(data, s.at+at)
+		return err
 	})
 	s.pos += int64(len(data))
 	if s.buf = <-s.free; s.buf == nil {
-		s.buf = make([]byte, 0, Stretch)
+		s.buf = make([]byte, 0, stretch)
 	}
 }
 

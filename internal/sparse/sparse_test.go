@@ -3,6 +3,8 @@ package sparse
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,5 +47,23 @@ func TestSHA256(t *testing.T) {
 				t.Errorf("%x of %d bytes (%v), want %x of %d", got, size, err, want, len(plain))
 			}
 		})
+	}
+}
+
+// TestShorter has the file end where it was promised to go on: a fault is an error.
+func TestShorter(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(make([]byte, 10_000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := add(sha256.New(), f, 0, 10_000); err != nil {
+		t.Error(err)
+	}
+	if err := add(sha256.New(), f, 5000, 100_000); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%v, want %v", err, io.ErrUnexpectedEOF)
 	}
 }

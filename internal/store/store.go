@@ -25,6 +25,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/sparse"
 )
 
 // ErrDamaged says that a blob's bytes no longer have the digest they are filed
@@ -178,11 +179,11 @@ func (s *Store) check(digest string) (string, error) {
 	if s.wasSeen(digest, now) {
 		return path, nil
 	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
+	sum, _, err := sparse.SHA256(f)
+	if err != nil {
 		return "", fmt.Errorf("reading %s from the cache: %w", digest, err)
 	}
-	if got := prefix + hex.EncodeToString(sum.Sum(nil)); got != digest {
+	if got := prefix + hex.EncodeToString(sum); got != digest {
 		return path, fmt.Errorf("cache: %s is %w: its bytes have the digest %s", digest, ErrDamaged, got)
 	}
 	s.mu.Lock()

@@ -14,7 +14,6 @@ import (
 	"maps"
 	"runtime"
 	"slices"
-	"sync"
 
 	"github.com/containerd/go-dmverity/pkg/verity"
 	"github.com/google/uuid"
@@ -28,7 +27,7 @@ const (
 	MaxSalt = verity.MaxSaltSize
 
 	// stretch is what one processor reads and hashes at a time, in bytes.
-	stretch = 4 << 20
+	stretch = 1 << 20
 )
 
 // Result is what has to be known to open the data again.
@@ -39,28 +38,39 @@ type Result struct {
 
 // Tree is a hash tree in the making. Memory holds the digests, under 1% of the data.
 type Tree struct {
-	ctx  context.Context //nolint:containedctx // of the whole making
-	data io.ReaderAt
-	salt []byte
-
-	mu    sync.Mutex
-	parts map[int64][]byte // digests of the blocks from that byte on
+	ctx   context.Context //nolint:containedctx // of the whole making
+	data  io.ReaderAt
+	salt  []byte
+	known map[int64][]byte // digests of the blocks from that byte on
 }
 
-// New begins a tree over data, which may still grow.
+// New begins a tree over data.
 func New(ctx context.Context, data io.ReaderAt, salt []byte) *Tree {
-	return &Tree{ctx: ctx, data: data, salt: salt, parts: map[int64][]byte{}}
+	return &Tree{ctx: ctx, data: data, salt: salt, known: map[int64][]byte{}}
 }
 
-// Add hashes part of the data, whole blocks from byte at on, where it is at hand
-// while it is written. Parts may come in any order and side by side; Write reads
-// what no part has brought.
-func (t *Tree) Add(at int64, part []byte) {
-	digests := hash(make([]byte, 0, len(part)/BlockSize*sha256.Size), part, t.salt)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.parts[at] = digests
+// Know says what the Digests of the data from byte at on are, where that is known.
+// Write reads what nobody knows.
+func (t *Tree) Know(at int64, digests []byte) { t.known[at] = digests }
+
+// Digests are those of the blocks of the first size bytes of r, 32 bytes each, the
+// last block filled up with zeros.
+func Digests(r io.Reader, size int64, salt []byte) ([]byte, error) {
+	out, buf := make([]byte, 0, Blocks(size)*sha256.Size), make([]byte, min(stretch, Blocks(size)*BlockSize))
+	for left := size; left > 0; left -= stretch {
+		part := buf[:min(stretch, Blocks(left)*BlockSize)]
+		n, err := io.ReadFull(r, part[:min(int64(len(part)), left)])
+		if err != nil {
+			return nil, fmt.Errorf("hashing blocks: %w", err)
+		}
+		clear(part[n:])
+		out = hash(out, part, salt)
+	}
+	return out, nil
 }
+
+// Blocks is how many blocks hold size bytes.
+func Blocks(size int64) int64 { return (size + BlockSize - 1) / BlockSize }
 
 // Write writes the super block and, from BlockSize on, the hash tree of the first
 // size bytes of data to out, as veritysetup expects of a hash device of its own.
@@ -120,10 +130,10 @@ func superBlock(blocks int64, salt []byte, id uuid.UUID) ([]byte, error) {
 	return append(text, make([]byte, BlockSize-len(text))...), nil
 }
 
-// digests are those of all blocks in the first size bytes: what Add brought, and
-// between it what is read here, by as many processors as there are.
+// digests are those of all blocks in the first size bytes: what is known, and between
+// it what is read here, by as many processors as there are.
 func (t *Tree) digests(size int64) ([]byte, error) {
-	starts := append(slices.Sorted(maps.Keys(t.parts)), size)
+	starts := append(slices.Sorted(maps.Keys(t.known)), size)
 	group, ctx := errgroup.WithContext(t.ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	out, at := make([]byte, size/BlockSize*sha256.Size), int64(0)
@@ -132,7 +142,7 @@ func (t *Tree) digests(size int64) ([]byte, error) {
 			at, length := at, min(stretch, start-at)
 			group.Go(func() error { return t.read(ctx, out[at/BlockSize*sha256.Size:], at, length) })
 		}
-		at = start + int64(copy(out[start/BlockSize*sha256.Size:], t.parts[start]))/sha256.Size*BlockSize
+		at = start + int64(copy(out[start/BlockSize*sha256.Size:], t.known[start]))/sha256.Size*BlockSize
 	}
 	return out, group.Wait()
 }

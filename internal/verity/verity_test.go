@@ -121,34 +121,46 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestGrowingData hashes parts of the data as it comes, in any order, with its
-// first block filled in at the end, and wants the tree of the same data in one go.
-func TestGrowingData(t *testing.T) {
+// TestKnown brings the digests of parts of the data in any order, and wants the tree
+// of the same data that nobody knows anything of, without a look at those parts.
+func TestKnown(t *testing.T) {
 	all := make([]byte, 3*stretch+5*BlockSize)
 	for i := range all {
 		all[i] = byte(i>>12 ^ i)
 	}
+	clear(all[len(all)-100:]) // what Digests fills up
 	var want bytes.Buffer
 	w, err := New(t.Context(), bytes.NewReader(all), salt).Write(at{&want}, int64(len(all)), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, parts := range map[string][]int64{
-		"all but the first": {3 * stretch, 2 * stretch, stretch},
-		"one in the middle": {stretch + 7*BlockSize},
-		"the end":           {2*stretch + 5*BlockSize},
+	type part struct{ from, size int64 }
+	for name, parts := range map[string][]part{
+		"all but the first": {{3 * stretch, 5*BlockSize - 100}, {2 * stretch, stretch}, {stretch, stretch}},
+		"one in the middle": {{stretch + 7*BlockSize, 2*stretch - 9*BlockSize}},
+		"two of a block":    {{0, BlockSize}, {stretch, BlockSize}},
+		"all":               {{0, int64(len(all)) - 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tree := New(t.Context(), bytes.NewReader(all), salt)
-			for _, from := range parts {
-				tree.Add(from, all[from:min(from+stretch, int64(len(all)))])
+			data := bytes.Clone(all)
+			tree := New(t.Context(), bytes.NewReader(data), salt)
+			for _, p := range parts {
+				digests, err := Digests(bytes.NewReader(all[p.from:]), p.size, salt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tree.Know(p.from, digests)
+				clear(data[p.from : p.from+p.size])
 			}
 			var got bytes.Buffer
 			g, err := tree.Write(at{&got}, int64(len(all)), id)
 			if err != nil || !bytes.Equal(g.RootHash, w.RootHash) || !bytes.Equal(got.Bytes(), want.Bytes()) {
-				t.Errorf("root hash %x, %v; in one go %x", g.RootHash, err, w.RootHash)
+				t.Errorf("root hash %x, %v; want %x", g.RootHash, err, w.RootHash)
 			}
 		})
+	}
+	if _, err := Digests(bytes.NewReader(all[:10]), 11, salt); err == nil {
+		t.Error("data that end too early are hashed")
 	}
 }
 

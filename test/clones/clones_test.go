@@ -20,7 +20,6 @@ import (
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/node/firstboot"
 	"github.com/imgbuild/imgbuild/internal/run"
-	"github.com/imgbuild/imgbuild/internal/vnet"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -52,40 +51,29 @@ var identities = []struct{ name, command string }{
 
 // bench is where the machines run.
 type bench struct {
-	kit    kit.Kit
+	*kit.Site
 	image  string
 	config []byte
-	socket string
-	net    *vnet.Net
 	key    ssh.Signer // of who may log in
 }
 
 func newBench(t *testing.T) *bench {
-	dir := t.TempDir()
-	k := kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}
+	b := &bench{Site: kit.NewSite(t)}
 	ctx := t.Context()
-	must(t, k.BuildTools(ctx, "../.."))
-	must(t, k.Identity(ctx))
-	spec, key := site(t, k)
-	image, err := k.Image(ctx, "worker", "qcow2", "-f", spec)
-	must(t, err)
-	config, err := os.ReadFile(filepath.Join(dir, "cluster", "worker.yaml"))
-	must(t, err)
-	config = fmt.Appendf(config, "sshAuthorizedKeys: [%q]\n", authorized(key))
-	scratch, err := os.MkdirTemp("", "imgbuild-clones-") // a socket's path must be short
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
-	b := &bench{kit: k, image: image, config: config, socket: filepath.Join(scratch, "net.sock"), key: key}
-	b.net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, b.socket)
-	must(t, err)
-	t.Cleanup(func() { _ = b.net.Close() })
+	kit.Must(t, b.Identity(ctx))
+	var spec string
+	spec, b.key = site(t, b.Kit)
+	var err error
+	b.image, err = b.Image(ctx, "worker", "qcow2", "-f", spec)
+	kit.Must(t, err)
+	b.config = fmt.Appendf(b.Config(t, "worker.yaml"), "sshAuthorizedKeys: [%q]\n", authorized(b.key))
 	return b
 }
 
 // start boots a machine; each number has an address of its own.
-func (b *bench) start(ctx context.Context, name string, number int, config []byte) (*boottest.Machine, error) {
-	return boottest.Start(ctx, boottest.Node{Name: name, Image: b.image, Config: config, IP: fmt.Sprintf("10.0.0.%d", 20+number), Memory: 1536, CPUs: 2},
-		filepath.Join(b.kit.Dir, "machines"), b.socket, true)
+func (b *bench) start(t *testing.T, name string, number int, config []byte) *boottest.Machine {
+	t.Helper()
+	return b.Start(t, boottest.Node{Name: name, Image: b.image, Config: config, IP: fmt.Sprintf("10.0.0.%d", 20+number), Memory: 1536, CPUs: 2})
 }
 
 func TestClones(t *testing.T) {
@@ -97,8 +85,7 @@ func TestClones(t *testing.T) {
 	for n := range *boots {
 		name := fmt.Sprintf("clone-%d", n)
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		m, err := b.start(ctx, name, n, b.config)
-		must(t, err)
+		m := b.start(t, name, n, b.config)
 		for _, id := range identities {
 			said, err := ask(ctx, m, id.command)
 			if err != nil {
@@ -112,7 +99,7 @@ func TestClones(t *testing.T) {
 		}
 		if n == 0 {
 			t.Run("another system's config", func(t *testing.T) { b.carried(ctx, t, m, "10.0.0.20") })
-			must(t, m.PowerOff(ctx)) // its disk is copied below
+			kit.Must(t, m.PowerOff(ctx)) // its disk is copied below
 		}
 		_ = m.Kill()
 		cancel()
@@ -124,7 +111,7 @@ func TestClones(t *testing.T) {
 	}
 	t.Run("copied disk", func(t *testing.T) { b.copied(t, "clone-0") })
 	if *update && !t.Failed() {
-		must(t, os.WriteFile(page, report(seen), 0o644))
+		kit.Must(t, os.WriteFile(page, report(seen), 0o644))
 	}
 }
 
@@ -144,15 +131,14 @@ func ask(ctx context.Context, m *boottest.Machine, command string) (string, erro
 func (b *bench) copied(t *testing.T, of string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*limit)
 	defer cancel()
-	machines := filepath.Join(b.kit.Dir, "machines")
-	must(t, copyDisk(ctx, filepath.Join(machines, of), filepath.Join(machines, "twin")))
-	m, err := b.start(ctx, "twin", *boots+1, b.config)
-	must(t, err)
+	machines := filepath.Join(b.Dir, "machines")
+	kit.Must(t, copyDisk(ctx, filepath.Join(machines, of), filepath.Join(machines, "twin")))
+	m := b.start(t, "twin", *boots+1, b.config)
 	defer m.Kill() //nolint:errcheck // it is only asked
 	text, err := m.Until(ctx, 2*time.Second, "cat /run/imgbuild/status.json")
-	must(t, err)
+	kit.Must(t, err)
 	var s firstboot.Status
-	must(t, json.Unmarshal([]byte(text), &s))
+	kit.Must(t, json.Unmarshal([]byte(text), &s))
 	if s.Step != "machine" || !strings.Contains(s.Cause, "belongs to another machine") || !strings.Contains(s.Cure, "adopt: ") {
 		t.Errorf("the copy says %s", text)
 	}
@@ -171,8 +157,7 @@ func (b *bench) copied(t *testing.T, of string) {
 	_, rest, _ := strings.Cut(s.Cure, `adopt: "`)
 	name, _, _ := strings.Cut(rest, `"`)
 	_ = m.Kill()
-	m, err = b.start(ctx, "twin", *boots+1, append(bytes.Clone(b.config), "adopt: "+name+"\n"...))
-	must(t, err)
+	m = b.start(t, "twin", *boots+1, append(bytes.Clone(b.config), "adopt: "+name+"\n"...))
 	defer m.Kill() //nolint:errcheck // it is only asked
 	if _, err := m.Until(ctx, 2*time.Second, `grep -q '"number"' /run/imgbuild/status.json && grep -qi '`+name+`' /var/lib/imgbuild/firstboot/journal.json`); err != nil {
 		t.Errorf("adopted by %q: %v\n%s", name, err, m.Tail(30))
@@ -201,11 +186,4 @@ func copyDisk(ctx context.Context, from, to string) error {
 		}
 	}
 	return nil
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

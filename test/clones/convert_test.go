@@ -22,16 +22,16 @@ import (
 func site(t *testing.T, k kit.Kit) (spec string, key ssh.Signer) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(nil)
-	must(t, err)
+	kit.Must(t, err)
 	key, err = ssh.NewSignerFromKey(private)
-	must(t, err)
+	kit.Must(t, err)
 	text, err := os.ReadFile("testdata/site.bu")
-	must(t, err)
+	kit.Must(t, err)
 	config := filepath.Join(k.Dir, "site.bu")
-	must(t, os.WriteFile(config, []byte(strings.Replace(string(text), "@KEY@", authorized(key), 1)), 0o644))
+	kit.Must(t, os.WriteFile(config, []byte(strings.Replace(string(text), "@KEY@", authorized(key), 1)), 0o644))
 	spec = filepath.Join(k.Dir, "site.yaml")
 	_, err = k.Imgbuild(t.Context(), "convert", config, "-o", spec)
-	must(t, err)
+	kit.Must(t, err)
 	return spec, key
 }
 
@@ -69,7 +69,7 @@ func (b *bench) carried(ctx context.Context, t *testing.T, m *boottest.Machine, 
 
 // login asks over SSH who it is.
 func (b *bench) login(ctx context.Context, user, address string) (string, error) {
-	dial := kit.Dialer(b.net)
+	dial := kit.Dialer(b.Net)
 	conn, err := dial(ctx, "tcp", net.JoinHostPort(address, "22"))
 	if err != nil {
 		return "", err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 var (
@@ -63,7 +64,7 @@ func (s *site) needFirst(t *testing.T) {
 	}
 	s.scrap(t, "first")
 	from := time.Now()
-	must(t, s.ready(t, s.boot(t, "first", nil), from))
+	kit.Must(t, s.ready(t, s.boot(t, "first", nil), from))
 	s.settled = true
 }
 
@@ -78,7 +79,7 @@ func (s *site) round(t *testing.T, kind, name string, n int) (y try) {
 	}
 	y = try{Kind: kind, Round: n, Moment: at.String(), Replay: n/2%2 == 1, Commit: commit(t), Date: time.Now().Format(time.DateOnly), Machine: computer()}
 	var how func(*boottest.Node)
-	writes := filepath.Join(s.kit.Dir, "writes")
+	writes := filepath.Join(s.Dir, "writes")
 	if y.Replay {
 		how = recorded(writes)
 	}
@@ -113,15 +114,15 @@ func (s *site) dismiss(t *testing.T, m *boottest.Machine) {
 	defer cancel()
 	name, err := m.Sh(ctx, "cat /proc/sys/kernel/hostname")
 	if err != nil || m.Name == "first" { // its cluster goes with it
-		must(t, m.Kill())
+		kit.Must(t, m.Kill())
 		return
 	}
 	if m.Name == "second" {
-		must(t, s.api.Until(ctx, s.leave))
+		kit.Must(t, s.api.Until(ctx, s.leave))
 	}
-	must(t, m.Kill())
-	must(t, s.api.Until(ctx, func(ctx context.Context) error { return s.api.Delete(ctx, "/api/v1/nodes/"+name) }))
-	must(t, s.api.Until(ctx, func(ctx context.Context) error { return s.members(ctx, firstIP) }))
+	kit.Must(t, m.Kill())
+	kit.Must(t, s.api.Until(ctx, func(ctx context.Context) error { return s.api.Delete(ctx, "/api/v1/nodes/"+name) }))
+	kit.Must(t, s.api.Until(ctx, func(ctx context.Context) error { return s.members(ctx, firstIP) }))
 }
 
 // leave removes the second master from etcd.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 // steps are where first boots are cut, and about how long each lasts, seconds.
@@ -62,8 +63,8 @@ func (s *site) strike(t *testing.T, m *boottest.Machine, at moment) {
 	ended, stop := context.WithTimeout(ctx, at.after)
 	defer stop()
 	_, _ = m.WaitConsole(ended, regexp.MustCompile("is a member of its cluster"))
-	must(t, m.Kill())
-	s.told(t, "%s: the power is cut %s; the last that it said: %s", m.Name, at, lastSaid(m))
+	kit.Must(t, m.Kill())
+	s.Told(t, "%s: the power is cut %s; the last that it said: %s", m.Name, at, lastSaid(m))
 }
 
 var said = regexp.MustCompile(`imgbuild: .*`)
@@ -86,15 +87,15 @@ func (s *site) revive(t *testing.T, name string, how func(*boottest.Node)) (*boo
 	if err := s.ready(t, m, from); err != nil {
 		return m, err
 	}
-	s.told(t, "%s: Ready %.0f s after the power is back", name, time.Since(from).Seconds())
+	s.Told(t, "%s: Ready %.0f s after the power is back", name, time.Since(from).Seconds())
 	return m, s.whole(t.Context(), m)
 }
 
 // dir is a machine's folder.
-func (s *site) dir(name string) string { return filepath.Join(s.kit.Dir, "machines", name) }
+func (s *site) dir(name string) string { return filepath.Join(s.Dir, "machines", name) }
 
 // scrap removes a machine's disk: the next boot is a new machine's first.
 func (s *site) scrap(t *testing.T, name string) {
 	t.Helper()
-	must(t, os.RemoveAll(s.dir(name)))
+	kit.Must(t, os.RemoveAll(s.dir(name)))
 }

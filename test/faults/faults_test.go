@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 var seed = flag.Int64("seed", 1, "of what is left to chance (0: another one each time)")
@@ -44,15 +45,15 @@ func TestFaults(t *testing.T) {
 	d.says(t, worker, "/var is full", "no space left on device")
 	d.sh(t, worker, "rm -r /var/filler")
 	d.badEndpoints(t, worker)
-	must(t, d.ready(t, first, from))
-	must(t, d.whole(t.Context(), first))
-	d.told(t, "first: Ready %.0f s after the power is back", time.Since(from).Seconds())
+	kit.Must(t, d.ready(t, first, from))
+	kit.Must(t, d.whole(t.Context(), first))
+	d.Told(t, "first: Ready %.0f s after the power is back", time.Since(from).Seconds())
 
 	d.badTokens(t, worker)
 	d.strike(t, worker, inJoin(d.chance, "worker"))
 	image, _ := d.relive(t, "worker", writes, 5, d.chance)
 	_, err := d.revive(t, "worker", func(n *boottest.Node) { n.Image, n.Clock = image, time.Now().Add(-time.Hour) })
-	must(t, err)
+	kit.Must(t, err)
 	d.allWell(t)
 }
 
@@ -69,15 +70,15 @@ const tenYears = 10*365*24*time.Hour + 96*time.Hour
 // network is unplugged, disk slow and /var full. In the end both can have the time.
 func (d *day) wrongClocks(t *testing.T) (first, worker *boottest.Machine, writes string) {
 	t.Helper()
-	writes = filepath.Join(d.kit.Dir, "worker.writes")
+	writes = filepath.Join(d.Dir, "worker.writes")
 	first = d.boot(t, "first", func(n *boottest.Node) { n.Clock = time.Now().Add(tenYears) })
 	worker = d.boot(t, "worker", func(n *boottest.Node) { n.Clock, n.Rate, n.WriteLog = time.Unix(0, 0), 20<<20, writes })
-	must(t, worker.Link(t.Context(), false))
+	kit.Must(t, worker.Link(t.Context(), false))
 	d.says(t, first, "clock ten years ahead", "the clock said .* the cluster's CA ended at")
 	d.says(t, worker, "no network", "this machine has no address yet")
 	d.balancer.treat(workerIP, dead)
 	d.fill(t, worker)
-	must(t, worker.Link(t.Context(), true))
+	kit.Must(t, worker.Link(t.Context(), true))
 	d.says(t, worker, "clock of 1970", "the clock said .* the cluster's CA begins at")
 	d.clocks.on.Store(true)
 	return first, worker, writes
@@ -109,13 +110,13 @@ func (d *day) allWell(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	must(t, d.api.Until(ctx, func(ctx context.Context) error { return d.members(ctx, firstIP) }))
+	kit.Must(t, d.api.Until(ctx, func(ctx context.Context) error { return d.members(ctx, firstIP) }))
 	nodes, err := d.api.List(ctx, "/api/v1/nodes")
 	if err != nil || len(nodes) != 2 {
 		t.Errorf("%d nodes, %v", len(nodes), err)
 	}
-	must(t, d.api.Until(ctx, d.api.PodsReady))
-	d.told(t, "two nodes, one member of etcd, every pod Ready")
+	kit.Must(t, d.api.Until(ctx, d.api.PodsReady))
+	d.Told(t, "two nodes, one member of etcd, every pod Ready")
 }
 
 // badTokens gives the worker, which waits, one bad node config after the other, and in
@@ -125,25 +126,25 @@ func (d *day) badTokens(t *testing.T, m *boottest.Machine) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	over := base64.StdEncoding.EncodeToString([]byte("2020-01-01T00:00:00Z"))
-	must(t, d.api.Until(ctx, func(ctx context.Context) error {
+	kit.Must(t, d.api.Until(ctx, func(ctx context.Context) error {
 		return d.api.Patch(ctx, "/api/v1/namespaces/kube-system/secrets/bootstrap-token-"+d.id.TokenID(), map[string]any{"data": map[string]string{"expiration": over}})
 	}))
-	must(t, d.api.Until(ctx, d.unsigned))
+	kit.Must(t, d.api.Until(ctx, d.unsigned))
 	d.balancer.treat(workerIP, through)
 	d.says(t, m, "token expired", "does not know the token")
 	other, err := os.ReadFile(filepath.Join(d.folder+"-other", configs["worker"]))
-	must(t, err)
-	must(t, m.Give(ctx, other))
+	kit.Must(t, err)
+	kit.Must(t, m.Give(ctx, other))
 	d.says(t, m, "CA hash of another cluster", "a certificate that this cluster's CA did not sign")
-	must(t, m.Give(ctx, regexp.MustCompile(`(?m)^token: .*$`).ReplaceAll(d.config(t, configs["worker"]), []byte("token: abcdef.0123456789abcdef"))))
+	kit.Must(t, m.Give(ctx, regexp.MustCompile(`(?m)^token: .*$`).ReplaceAll(d.Config(t, configs["worker"]), []byte("token: abcdef.0123456789abcdef"))))
 	d.says(t, m, "token unknown", "does not know the token")
-	secret := filepath.Join(d.kit.Dir, "secret.json")
-	_, err = d.kit.Imgbuild(ctx, "cluster", "token", d.folder, "-o", secret)
-	must(t, err)
+	secret := filepath.Join(d.Dir, "secret.json")
+	_, err = d.Imgbuild(ctx, "cluster", "token", d.folder, "-o", secret)
+	kit.Must(t, err)
 	data, err := os.ReadFile(secret)
-	must(t, err)
-	must(t, d.api.Post(ctx, "/api/v1/namespaces/kube-system/secrets", json.RawMessage(data)))
-	must(t, m.Give(ctx, d.config(t, configs["worker"])))
+	kit.Must(t, err)
+	kit.Must(t, d.api.Post(ctx, "/api/v1/namespaces/kube-system/secrets", json.RawMessage(data)))
+	kit.Must(t, m.Give(ctx, d.Config(t, configs["worker"])))
 }
 
 // unsigned wants cluster-info to be signed by no token any more.

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 // record is what was counted, a line for each round, of all runs of the campaign; page
@@ -43,11 +44,11 @@ func read(t *testing.T) (out []try) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	must(t, err)
+	kit.Must(t, err)
 	d := json.NewDecoder(bytes.NewReader(data))
 	for d.More() {
 		var y try
-		must(t, d.Decode(&y))
+		kit.Must(t, d.Decode(&y))
 		out = append(out, y)
 	}
 	return out
@@ -57,14 +58,14 @@ func read(t *testing.T) (out []try) {
 func note(t *testing.T, y try) {
 	t.Helper()
 	f, err := os.OpenFile(record, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	must(t, err)
-	must(t, errors.Join(json.NewEncoder(f).Encode(y), f.Sync(), f.Close()))
+	kit.Must(t, err)
+	kit.Must(t, errors.Join(json.NewEncoder(f).Encode(y), f.Sync(), f.Close()))
 }
 
 func commit(t *testing.T) string {
 	t.Helper()
 	out, err := run.Output(t.Context(), run.Cmd{Name: "git", Args: []string{"describe", "--always", "--dirty", "--exclude", "*"}})
-	must(t, err)
+	kit.Must(t, err)
 	return strings.TrimSpace(string(out))
 }
 
@@ -143,7 +144,7 @@ Sound: the cluster's authority is the one that was given, no file is torn, and e
 func TestPage(t *testing.T) {
 	all := read(t)
 	old, err := os.ReadFile(readme)
-	must(t, err)
+	kit.Must(t, err)
 	before, rest, found := bytes.Cut(old, []byte(begin))
 	_, after, ended := bytes.Cut(rest, []byte(end))
 	if !found || !ended {
@@ -151,7 +152,7 @@ func TestPage(t *testing.T) {
 	}
 	for file, want := range map[string][]byte{page: report(all), readme: slices.Concat(before, []byte(begin+cuts(all)+end), after)} {
 		if *rounds > 0 {
-			must(t, os.WriteFile(file, want, 0o644))
+			kit.Must(t, os.WriteFile(file, want, 0o644))
 		}
 		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s is not what %s says: make faults (%v)", file, record, err)

@@ -23,6 +23,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/node/firstboot"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/writelog"
+	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 // diskSize is that of the machines' disks.
@@ -38,19 +39,19 @@ type replay struct {
 // newReplay begins with the image, to which nothing was written.
 func newReplay(ctx context.Context, t *testing.T, image, record, disk string) *replay {
 	t.Helper()
-	must(t, run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"--sparse=always", "--reflink=auto", image, disk}}))
+	kit.Must(t, run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"--sparse=always", "--reflink=auto", image, disk}}))
 	log, err := os.Open(record)
-	must(t, err)
+	kit.Must(t, err)
 	t.Cleanup(func() { _ = log.Close() })
 	info, err := log.Stat()
-	must(t, err)
+	kit.Must(t, err)
 	p := &replay{}
 	p.log, err = writelog.Open(log, info.Size())
-	must(t, err)
+	kit.Must(t, err)
 	p.disk, err = os.OpenFile(disk, os.O_RDWR, 0o600)
-	must(t, err)
+	kit.Must(t, err)
 	t.Cleanup(func() { _ = p.disk.Close() })
-	must(t, p.disk.Truncate(diskSize))
+	kit.Must(t, p.disk.Truncate(diskSize))
 	return p
 }
 
@@ -79,7 +80,7 @@ func (p *replay) tail(r *rand.Rand) error {
 // It looks at points more on the way there, and returns the image to boot.
 func (s *site) relive(t *testing.T, name, record string, points int, r *rand.Rand) (image string, looked int) {
 	t.Helper()
-	image = filepath.Join(s.kit.Dir, name+"-replayed.raw")
+	image = filepath.Join(s.Dir, name+"-replayed.raw")
 	p := newReplay(t.Context(), t, s.images[machines[name].Image], record, image)
 	flushes := p.log.Flushes()
 	if len(flushes) < points+1 {
@@ -90,8 +91,8 @@ func (s *site) relive(t *testing.T, name, record string, points int, r *rand.Ran
 	chosen := append(slices.Sorted(slices.Values(flushes[:points])), flushes[end])
 	last := firstboot.Fresh
 	for i, flush := range chosen {
-		must(t, p.upTo(flush))
-		phase, err := look(t.Context(), p.disk, filepath.Join(s.kit.Dir, name+"-var.raw"))
+		kit.Must(t, p.upTo(flush))
+		phase, err := look(t.Context(), p.disk, filepath.Join(s.Dir, name+"-var.raw"))
 		if err != nil {
 			t.Errorf("%s: the disk at flush %d (%d of %d writes): %v", name, flush, p.done, len(p.log.Entries), err)
 		}
@@ -102,10 +103,10 @@ func (s *site) relive(t *testing.T, name, record string, points int, r *rand.Ran
 			looked++
 		}
 	}
-	must(t, p.tail(r))
-	s.told(t, "%s: the disk as it was after %d of %d writes, when its journal said %q; %d points on the way are sound", name, p.done, len(p.log.Entries), last, looked)
+	kit.Must(t, p.tail(r))
+	s.Told(t, "%s: the disk as it was after %d of %d writes, when its journal said %q; %d points on the way are sound", name, p.done, len(p.log.Entries), last, looked)
 	for _, file := range []string{"disk.qcow2", "disk.base"} {
-		must(t, os.Remove(filepath.Join(s.dir(name), file)))
+		kit.Must(t, os.Remove(filepath.Join(s.dir(name), file)))
 	}
 	return image, looked
 }

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -38,67 +37,49 @@ const limit = 25 * time.Minute
 
 // site is one cluster's machines, their network, and what is wrong with it.
 type site struct {
+	*kit.Site
 	t        *testing.T // that made it: machines live as long
-	kit      kit.Kit
 	images   map[string]string
 	folder   string // of the identity
 	id       *identity.Cluster
-	net      *vnet.Net
-	socket   string
 	api      *kit.API
 	etcd     etcd.Client
 	balancer *balancer
 	clocks   *clocks
-	began    time.Time
 	settled  bool // the first master is a member, and stays
 }
 
 // newSite builds images and network; nothing runs yet.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	ctx, dir := t.Context(), t.TempDir()
-	s := &site{t: t, kit: kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}, images: map[string]string{}, folder: filepath.Join(dir, "cluster"), began: time.Now()}
-	must(t, s.kit.BuildTools(ctx, "../.."))
-	_, err := s.kit.Imgbuild(ctx, "cluster", "new", "faults", "--endpoint", endpoint, "--dir", s.folder, "--masters", firstIP+","+joinIP)
-	must(t, err)
-	_, err = s.kit.Imgbuild(ctx, "cluster", "new", "other", "--endpoint", endpoint, "--dir", s.folder+"-other")
-	must(t, err)
+	ctx := t.Context()
+	s := &site{Site: kit.NewSite(t), t: t, images: map[string]string{}}
+	s.folder = filepath.Join(s.Dir, "cluster")
+	_, err := s.Imgbuild(ctx, "cluster", "new", "faults", "--endpoint", endpoint, "--dir", s.folder, "--masters", firstIP+","+joinIP)
+	kit.Must(t, err)
+	_, err = s.Imgbuild(ctx, "cluster", "new", "other", "--endpoint", endpoint, "--dir", s.folder+"-other")
+	kit.Must(t, err)
 	for _, role := range []string{"master", "worker"} {
-		s.images[role], err = s.kit.Image(ctx, role, "raw", "--set", "time.servers="+timeServer)
-		must(t, err)
+		s.images[role], err = s.Image(ctx, role, "raw", "--set", "time.servers="+timeServer)
+		kit.Must(t, err)
 	}
 	s.id, err = identity.Load(s.folder)
-	must(t, err)
+	kit.Must(t, err)
 	other, err := identity.Load(s.folder + "-other")
-	must(t, err)
-	scratch, err := os.MkdirTemp("", "imgbuild-net-") // a socket's path must be short
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
-	s.socket = filepath.Join(scratch, "net.sock")
-	s.net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, s.socket)
-	must(t, err)
-	t.Cleanup(func() { _ = s.net.Close() })
-	s.balancer, err = newBalancer(s.net, s.id, other, firstIP+":6443")
-	must(t, err)
+	kit.Must(t, err)
+	s.balancer, err = newBalancer(s.Net, s.id, other, firstIP+":6443")
+	kit.Must(t, err)
 	var host *vnet.Host
-	s.clocks, host, err = newClocks(s.socket)
-	must(t, err)
+	s.clocks, host, err = newClocks(s.Socket)
+	kit.Must(t, err)
 	t.Cleanup(func() { _ = host.Close() })
-	toFirst := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.net.Dial(ctx, firstIP+":6443") } // the gateway does not reach its own balancer
-	s.api, err = s.kit.NewAPI(ctx, toFirst, 20*time.Second)
-	must(t, err)
+	toFirst := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.Net.Dial(ctx, firstIP+":6443") } // the gateway does not reach its own balancer
+	s.api, err = s.NewAPI(ctx, toFirst, 20*time.Second)
+	kit.Must(t, err)
 	conf, err := identity.ClientTLS(s.id.PKI.EtcdCACert, s.id.PKI.EtcdCAKey, "test", "")
-	must(t, err)
-	s.etcd = etcd.Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: kit.Dialer(s.net), TLSClientConfig: conf, DisableKeepAlives: true}}}
+	kit.Must(t, err)
+	s.etcd = etcd.Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: kit.Dialer(s.Net), TLSClientConfig: conf, DisableKeepAlives: true}}}
 	return s
-}
-
-// config reads a node config of the identity as it is now.
-func (s *site) config(t *testing.T, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.folder, name))
-	must(t, err)
-	return data
 }
 
 // machines are the roles that are booted: image, node config, address, memory.
@@ -118,20 +99,13 @@ var configs = map[string]string{"first": identity.MasterFile, "second": identity
 func (s *site) boot(t *testing.T, name string, how func(*boottest.Node)) *boottest.Machine {
 	t.Helper()
 	n := machines[name]
-	n.Image, n.Config, n.Via = s.images[n.Image], s.config(t, configs[name]), "smbios"
+	n.Image, n.Config, n.Via = s.images[n.Image], s.Config(t, configs[name]), "smbios"
 	if how != nil {
 		how(&n)
 	}
-	m, err := boottest.Start(s.t.Context(), n, filepath.Join(s.kit.Dir, "machines"), s.socket, true)
-	must(t, err)
-	must(t, m.Yield(s.t.Context(), yields[name]))
+	m := s.Start(s.t, n)
+	kit.Must(t, m.Yield(s.t.Context(), yields[name]))
 	return m
-}
-
-// told writes a line of the timeline.
-func (s *site) told(t *testing.T, format string, args ...any) {
-	t.Helper()
-	t.Logf("%4.0f s  %s", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // says waits until a machine's status says that, and tells how long it took.
@@ -144,7 +118,7 @@ func (s *site) says(t *testing.T, m *boottest.Machine, what, said string) {
 	for {
 		text, err := m.Sh(ctx, "cat /run/imgbuild/status.json")
 		if found := want.FindStringSubmatch(text); found != nil {
-			s.told(t, "%s: %s says so after %.0f s: %s", what, m.Name, time.Since(from).Seconds(), found[1])
+			s.Told(t, "%s: %s says so after %.0f s: %s", what, m.Name, time.Since(from).Seconds(), found[1])
 			return
 		}
 		select {
@@ -207,11 +181,4 @@ func (s *site) members(ctx context.Context, addresses ...string) error {
 		err = errors.Join(err, kit.EtcdHealthy(ctx, s.etcd.HTTP, a))
 	}
 	return err
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

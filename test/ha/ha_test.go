@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/node/etcd"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
-	"github.com/imgbuild/imgbuild/internal/vnet"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -36,16 +34,12 @@ const limit = 30 * time.Minute
 
 // site is the machines, their network, and who asks from outside.
 type site struct {
+	*kit.Site
 	t        *testing.T
-	kit      kit.Kit
 	images   map[string]string
-	net      *vnet.Net
-	socket   string
 	api      *kit.API
 	etcd     etcd.Client
 	machines map[string]*boottest.Machine
-	began    time.Time
-	timeline []string
 }
 
 func TestThreeMasters(t *testing.T) {
@@ -53,7 +47,7 @@ func TestThreeMasters(t *testing.T) {
 		t.Skip("boots four machines: left out by -short")
 	}
 	s := newSite(t)
-	t.Cleanup(s.end)
+	t.Cleanup(func() { t.Logf("timeline\n%s", s.Timeline()) })
 
 	s.boot("m2", identity.MasterJoinFile, boottest.Seed) // before the first: it waits
 	s.until("m2 waits for the first master", func(ctx context.Context) error {
@@ -69,17 +63,15 @@ func TestThreeMasters(t *testing.T) {
 	second := s.stopped("m1", "m3")
 	s.until("two masters Ready", s.ready(2, 0))
 	s.boot("w1", identity.WorkerFile, "smbios")
-	join, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", identity.MasterJoinFile))
-	must(t, err)
-	must(t, s.machines[second].Give(t.Context(), join)) // what its console says to do
-	must(t, s.machines[second].Yield(t.Context(), 10))
-	s.told("%s gets the node config of a master that joins", second)
+	kit.Must(t, s.machines[second].Give(t.Context(), s.Config(t, identity.MasterJoinFile))) // what its console says to do
+	kit.Must(t, s.machines[second].Yield(t.Context(), 10))
+	s.Told(s.t, "%s gets the node config of a master that joins", second)
 	s.until("m1, m2, m3 and w1 Ready", s.ready(3, 1))
 	s.until("three healthy etcd members", s.etcdHealthy("m1", "m2", "m3"))
 
 	dead := s.holder()
-	must(t, s.machines[dead].Kill())
-	s.told("%s, which holds the address, is killed", dead)
+	kit.Must(t, s.machines[dead].Kill())
+	s.Told(s.t, "%s, which holds the address, is killed", dead)
 	s.until("the API answers at the same address", func(ctx context.Context) error {
 		_, err := s.api.List(ctx, "/api/v1/nodes")
 		return err
@@ -101,30 +93,23 @@ func TestThreeMasters(t *testing.T) {
 }
 
 func newSite(t *testing.T) *site {
-	ctx, dir := t.Context(), t.TempDir()
-	s := &site{t: t, kit: kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}, images: map[string]string{}, machines: map[string]*boottest.Machine{}}
-	must(t, s.kit.BuildTools(ctx, "../.."))
-	folder := filepath.Join(dir, "cluster")
-	_, err := s.kit.Imgbuild(ctx, "cluster", "new", "ha", "--endpoint", virtualIP+":6443", "--dir", folder,
+	ctx := t.Context()
+	s := &site{Site: kit.NewSite(t), t: t, images: map[string]string{}, machines: map[string]*boottest.Machine{}}
+	folder := filepath.Join(s.Dir, "cluster")
+	_, err := s.Imgbuild(ctx, "cluster", "new", "ha", "--endpoint", virtualIP+":6443", "--dir", folder,
 		"--vip", "--masters", strings.Join([]string{addresses["m1"], addresses["m2"], addresses["m3"]}, ","))
-	must(t, err)
+	kit.Must(t, err)
 	for _, role := range []string{"master", "worker"} {
-		s.images[role], err = s.kit.Image(ctx, role, "raw", "--set", "kubernetes.etcdElectionTimeout=15s") // machines that stall for seconds are alive
-		must(t, err)
+		s.images[role], err = s.Image(ctx, role, "raw", "--set", "kubernetes.etcdElectionTimeout=15s") // machines that stall for seconds are alive
+		kit.Must(t, err)
 	}
 	c, err := identity.Load(folder)
-	must(t, err)
+	kit.Must(t, err)
 	conf, err := identity.ClientTLS(c.PKI.EtcdCACert, c.PKI.EtcdCAKey, "test", "")
-	must(t, err)
-	scratch, err := os.MkdirTemp("", "imgbuild-net-") // a socket's path must be short
-	must(t, err)
-	s.socket = filepath.Join(scratch, "net.sock")
-	s.net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, s.socket)
-	must(t, err)
-	s.api, err = s.kit.NewAPI(ctx, kit.Dialer(s.net), 20*time.Second)
-	must(t, err)
-	s.etcd = etcd.Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: kit.Dialer(s.net), TLSClientConfig: conf, DisableKeepAlives: true}}}
-	s.began = time.Now()
+	kit.Must(t, err)
+	s.api, err = s.NewAPI(ctx, kit.Dialer(s.Net), 20*time.Second)
+	kit.Must(t, err)
+	s.etcd = etcd.Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: kit.Dialer(s.Net), TLSClientConfig: conf, DisableKeepAlives: true}}}
 	return s
 }
 
@@ -135,17 +120,13 @@ func (s *site) boot(name, config, via string) {
 	if name == "w1" {
 		role, memory = "worker", 2048
 	}
-	var data []byte
-	var err error
+	n := boottest.Node{Name: name, Image: s.images[role], Via: via, IP: addresses[name], Memory: memory, CPUs: 2}
 	if config != "" {
-		data, err = os.ReadFile(filepath.Join(s.kit.Dir, "cluster", config))
-		must(s.t, err)
+		n.Config = s.Config(s.t, config)
 	}
-	s.machines[name], err = boottest.Start(s.t.Context(), boottest.Node{Name: name, Image: s.images[role], Config: data, Via: via, IP: addresses[name], Memory: memory, CPUs: 2},
-		filepath.Join(s.kit.Dir, "machines"), s.socket, true)
-	must(s.t, err)
-	must(s.t, s.machines[name].Yield(s.t.Context(), yields[name]))
-	s.told("%s is powered on", name)
+	s.machines[name] = s.Start(s.t, n)
+	kit.Must(s.t, s.machines[name].Yield(s.t.Context(), yields[name]))
+	s.Told(s.t, "%s is powered on", name)
 }
 
 // stopped wants one of two first masters to stop and say why, and the other not to.
@@ -154,7 +135,7 @@ func (s *site) stopped(names ...string) (out string) {
 	s.until("one of two first masters stops", func(ctx context.Context) error {
 		for _, name := range names {
 			if cause, err := s.machines[name].Sh(ctx, `grep -E '"cause": .*(another first master has made this cluster|is initialised already)' /run/imgbuild/status.json`); err == nil {
-				s.told("%s: %s", name, strings.TrimSpace(cause))
+				s.Told(s.t, "%s: %s", name, strings.TrimSpace(cause))
 				out = name
 				return nil
 			}
@@ -169,12 +150,6 @@ func (s *site) stopped(names ...string) (out string) {
 	return out
 }
 
-func (s *site) told(format string, args ...any) {
-	line := fmt.Sprintf("%4.0f s  %s", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
-	s.timeline = append(s.timeline, line)
-	s.t.Log(line)
-}
-
 // until asks every few seconds, gently, until what is so.
 func (s *site) until(stage string, what func(context.Context) error) {
 	s.t.Helper()
@@ -186,7 +161,7 @@ func (s *site) until(stage string, what func(context.Context) error) {
 		}
 		s.t.Fatalf("%s: %v", stage, err)
 	}
-	s.told("%s", stage)
+	s.Told(s.t, "%s", stage)
 }
 
 // ready wants that many masters to be Ready, and at least that many workers.
@@ -289,21 +264,5 @@ func (s *site) newPodRuns(name string) func(context.Context) error {
 			return fmt.Errorf("the pod is %s on %q", phase, pod.Spec.NodeName)
 		}
 		return nil
-	}
-}
-
-func (s *site) end() {
-	for _, m := range s.machines {
-		_ = m.Kill()
-	}
-	_ = s.net.Close()
-	_ = os.RemoveAll(filepath.Dir(s.socket))
-	s.t.Logf("timeline\n%s", strings.Join(s.timeline, "\n"))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -5,7 +5,6 @@ package hosts
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,12 +54,10 @@ echo uninitialized > "$1/etc/machine-id"
 
 // site is a master of ours, the network, and a server of files on it.
 type site struct {
-	kit    kit.Kit
-	out    string
-	socket string
-	api    *kit.API
-	files  http.ServeMux // what is served
-	began  time.Time
+	*kit.Site
+	out   string
+	api   *kit.API
+	files http.ServeMux // what is served
 }
 
 // TestHosts makes workers of two stock Debians, in one cluster with a master of ours.
@@ -72,9 +69,9 @@ func TestHosts(t *testing.T) {
 		t.Skip("the stock systems' files must belong to root")
 	}
 	s := newSite(t)
-	_, err := s.kit.Imgbuild(t.Context(), "worker", "-o", s.out, "--base", "debian", "--format", "nocloud,ignition,sysext,sysext-images",
+	_, err := s.Imgbuild(t.Context(), "worker", "-o", s.out, "--base", "debian", "--format", "nocloud,ignition,sysext,sysext-images",
 		"--join-url", "http://"+filesIP+"/once/worker.yaml", "--set", "host.payload=http://"+filesIP, "--set", "host.images=true")
-	must(t, err)
+	kit.Must(t, err)
 	s.serveOnce(t, identity.WorkerFile)
 	s.boot(t, boottest.Node{Name: "master", Image: s.image(t), IP: masterIP, Memory: 3328, CPUs: 2}, identity.MasterFile)
 	t.Run("cloud-init", s.cloudInit)
@@ -86,10 +83,10 @@ func (s *site) cloudInit(t *testing.T) {
 	disk, kernel, initrd := s.debian(t, cloud, "")
 	m := s.boot(t, boottest.Node{Name: "cloud", Image: disk, IP: cloudIP, Memory: 2560, CPUs: 2, Kernel: kernel, Initrd: initrd,
 		Cmdline: "root=/dev/vda rw console=ttyS0,115200n8", Extra: []string{filepath.Join(s.out, "worker.cidata.iso")}}, "")
-	s.until(t, "cloud-init is done", m, "cloud-init status --wait >/dev/null; cloud-init status | grep -q done")
-	s.until(t, "the schema of cloud-init accepts the config", m, "cloud-init schema --system")
+	s.Until(t, limit, "cloud-init is done", m, "cloud-init status --wait >/dev/null; cloud-init status | grep -q done")
+	s.Until(t, limit, "the schema of cloud-init accepts the config", m, "cloud-init schema --system")
 	s.joined(t, m)
-	must(t, m.PowerOff(t.Context()))
+	kit.Must(t, m.PowerOff(t.Context()))
 }
 
 // ignition has Ignition, run from the initrd, make a worker by a config in fw_cfg.
@@ -104,10 +101,10 @@ func (s *site) ignition(t *testing.T) {
 // joined wants a host to be a worker as one from a disk image is.
 func (s *site) joined(t *testing.T, m *boottest.Machine) {
 	t.Helper()
-	s.until(t, "both payloads are merged", m, "systemd-sysext status --json=short | grep -q kubernetes-images-worker && kubeadm version -o short")
-	s.until(t, "the first boot is done", m, `grep -q '"committed"' /run/imgbuild/status.json`)
+	s.Until(t, limit, "both payloads are merged", m, "systemd-sysext status --json=short | grep -q kubernetes-images-worker && kubeadm version -o short")
+	s.Until(t, limit, "the first boot is done", m, `grep -q '"committed"' /run/imgbuild/status.json`)
 	name, err := m.Sh(t.Context(), "cat /proc/sys/kernel/hostname")
-	must(t, err)
+	kit.Must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	if err := s.api.Until(ctx, func(ctx context.Context) error {
@@ -119,7 +116,7 @@ func (s *site) joined(t *testing.T, m *boottest.Machine) {
 	}); err != nil {
 		t.Fatalf("%v\n%s", err, m.Tail(40))
 	}
-	s.told(t, "%s is Ready", name)
+	s.Told(t, "%s is Ready", name)
 	for what, script := range map[string]string{
 		"the filter is in force":              "nft list chain inet imgbuild input | grep -q 'dport 10250'",
 		"settings are in force":               "[ $(cat /proc/sys/net/bridge/bridge-nf-call-iptables) = 1 ] && [ $(cat /proc/sys/vm/overcommit_memory) = 1 ]",
@@ -141,8 +138,7 @@ func (s *site) joined(t *testing.T, m *boottest.Machine) {
 // serveOnce puts a node config where the configs say it is, for each machine once.
 func (s *site) serveOnce(t *testing.T, config string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", config))
-	must(t, err)
+	text := s.Config(t, config)
 	var mu sync.Mutex
 	given := map[string]bool{}
 	s.files.HandleFunc("/once/"+config, func(w http.ResponseWriter, r *http.Request) {
@@ -161,34 +157,27 @@ func (s *site) serveOnce(t *testing.T, config string) {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	ctx, dir := t.Context(), t.TempDir()
-	s := &site{kit: kit.Kit{Bin: filepath.Join(dir, "bin"), Dir: dir, Said: os.Stderr}, out: filepath.Join(dir, "out"), began: time.Now()}
-	must(t, s.kit.BuildTools(ctx, "../.."))
-	_, err := s.kit.Imgbuild(ctx, "cluster", "new", "hosts", "--endpoint", masterIP+":6443", "--dir", filepath.Join(dir, "cluster"))
-	must(t, err)
-	scratch, err := os.MkdirTemp("", "imgbuild-net-") // a socket's path must be short
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
-	s.socket = filepath.Join(scratch, "net.sock")
-	net, err := vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, s.socket)
-	must(t, err)
-	t.Cleanup(func() { _ = net.Close() })
-	files, err := vnet.NewHost(s.socket, filesIP)
-	must(t, err)
+	ctx := t.Context()
+	s := &site{Site: kit.NewSite(t)}
+	s.out = filepath.Join(s.Dir, "out")
+	_, err := s.Imgbuild(ctx, "cluster", "new", "hosts", "--endpoint", masterIP+":6443", "--dir", filepath.Join(s.Dir, "cluster"))
+	kit.Must(t, err)
+	files, err := vnet.NewHost(s.Socket, filesIP)
+	kit.Must(t, err)
 	t.Cleanup(func() { _ = files.Close() })
 	l, err := files.Listen(80)
-	must(t, err)
+	kit.Must(t, err)
 	s.files.Handle("/", http.FileServer(http.Dir(s.out)))
 	go http.Serve(l, &s.files) //nolint:errcheck,gosec // until the host goes
-	s.api, err = s.kit.NewAPI(ctx, kit.Dialer(net), 20*time.Second)
-	must(t, err)
+	s.api, err = s.NewAPI(ctx, kit.Dialer(s.Net), 20*time.Second)
+	kit.Must(t, err)
 	return s
 }
 
 func (s *site) image(t *testing.T) string {
 	t.Helper()
-	file, err := s.kit.Image(t.Context(), "master", "raw")
-	must(t, err)
+	file, err := s.Image(t.Context(), "master", "raw")
+	kit.Must(t, err)
 	return file
 }
 
@@ -197,18 +186,18 @@ func (s *site) image(t *testing.T) string {
 func (s *site) debian(t *testing.T, packages, hook string) (disk, kernel, initrd string) {
 	t.Helper()
 	root := t.TempDir()
-	disk = filepath.Join(s.kit.Dir, filepath.Base(t.Name())+".raw")
+	disk = filepath.Join(s.Dir, filepath.Base(t.Name())+".raw")
 	make := run.Cmd{Name: "mmdebstrap", Args: []string{"--mode=root", "--variant=apt", "--include=" + packages}}
 	if hook != "" {
 		script := filepath.Join(root, "hook")
-		must(t, os.WriteFile(script, []byte(hook), 0o700))
+		kit.Must(t, os.WriteFile(script, []byte(hook), 0o700))
 		make.Args = append(make.Args, "--customize-hook=sh "+script+` "$1"`)
 	}
 	root = filepath.Join(root, "root")
 	make.Args = append(make.Args, "trixie", root)
 	for _, c := range []run.Cmd{make, {Name: "mke2fs", Args: []string{"-q", "-t", "ext4", "-L", "root", "-d", root, disk, "6G"}}} {
 		c.Stderr = os.Stderr
-		must(t, run.Run(t.Context(), c))
+		kit.Must(t, run.Run(t.Context(), c))
 	}
 	for name, to := range map[string]*string{"vmlinuz-*": &kernel, "initrd.img-*": &initrd} {
 		found, err := filepath.Glob(filepath.Join(root, "boot", name))
@@ -223,36 +212,9 @@ func (s *site) debian(t *testing.T, packages, hook string) (disk, kernel, initrd
 func (s *site) boot(t *testing.T, n boottest.Node, config string) *boottest.Machine {
 	t.Helper()
 	if config != "" {
-		data, err := os.ReadFile(filepath.Join(s.kit.Dir, "cluster", config))
-		must(t, err)
-		n.Config, n.Via = data, "smbios"
+		n.Config, n.Via = s.Config(t, config), "smbios"
 	}
-	m, err := boottest.Start(t.Context(), n, filepath.Join(s.kit.Dir, "machines"), s.socket, true)
-	must(t, err)
-	t.Cleanup(func() { _ = m.Kill() })
-	s.told(t, "%s is powered on", n.Name)
+	m := s.Start(t, n)
+	s.Told(t, "%s is powered on", n.Name)
 	return m
-}
-
-// until waits until a script succeeds in the machine, and tells when.
-func (s *site) until(t *testing.T, stage string, m *boottest.Machine, script string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	if out, err := m.Until(ctx, 3*time.Second, script); err != nil {
-		t.Fatalf("%s: %v %s\n%s", stage, err, out, m.Tail(60))
-	}
-	s.told(t, "%s", stage)
-}
-
-func (s *site) told(t *testing.T, format string, args ...any) {
-	t.Helper()
-	t.Logf("%4.0f s  %s", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

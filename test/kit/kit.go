@@ -97,12 +97,9 @@ func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error)
 
 // Network starts the network alone, so that someone is there before the nodes are.
 func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, error) {
-	scratch, err := os.MkdirTemp("", "imgbuild-net-") // a socket's path must be short
-	if err != nil {
-		return nil, err
-	}
-	c := &Cluster{kit: k, images: images, socket: filepath.Join(scratch, "net.sock")}
-	if c.Net, err = vnet.Serve(vnet.Options{Subnet: boottest.Subnet, Gateway: boottest.Gateway}, c.socket); err != nil {
+	c := &Cluster{kit: k, images: images}
+	var err error
+	if c.Net, c.socket, err = network(); err != nil {
 		return nil, err
 	}
 	if c.API, err = k.NewAPI(ctx, Dialer(c.Net), time.Minute); err != nil {
