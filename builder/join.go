@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/bill"
 	"github.com/imgbuild/imgbuild/builder/host"
@@ -40,6 +41,9 @@ func loadJoin(o Options, n *spec.Node) (join host.Join, err error) {
 	case o.JoinURL != "":
 		if join, err = host.JoinFrom(o.JoinURL); err != nil {
 			return host.Join{}, fault.New(fault.Usage, "--join-url: %w", err)
+		}
+		if strings.HasPrefix(join.URL, "http:") {
+			o.Report.Note("--join-url: without TLS, whoever is on the way can read the token; use https, or a network that is yours alone")
 		}
 		return join, nil
 	}

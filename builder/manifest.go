@@ -158,9 +158,10 @@ func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 	return writeFile(o.manifestPath(p), m.text())
 }
 
-// modeOf is the mode of an output: an image holds no secret, a config may hold a token.
+// modeOf is the mode of an output: an image holds no secret, a config may hold a token,
+// or the URL of one.
 func (o Options) modeOf(m *Manifest, name string) fs.FileMode {
-	if !o.join.Inline.Empty() && slices.ContainsFunc(m.Outputs, func(w Written) bool { return w.File == name && isConfig(w.Format) }) {
+	if joinFlag(o.join) != "" && slices.ContainsFunc(m.Outputs, func(w Written) bool { return w.File == name && isConfig(w.Format) }) {
 		return 0o600
 	}
 	return 0o644

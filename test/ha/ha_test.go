@@ -47,7 +47,6 @@ func TestThreeMasters(t *testing.T) {
 		t.Skip("boots four machines: left out by -short")
 	}
 	s := newSite(t)
-	t.Cleanup(func() { t.Logf("timeline\n%s", s.Timeline()) })
 
 	s.boot("m2", identity.MasterJoinFile, boottest.Seed) // before the first: it waits
 	s.until("m2 waits for the first master", func(ctx context.Context) error {
@@ -55,16 +54,13 @@ func TestThreeMasters(t *testing.T) {
 		return err
 	})
 	s.boot("m1", identity.MasterFile, "smbios")
+	s.until("the API answers at the virtual address", s.answers)
 	s.boot("m3", identity.MasterFile, "smbios") // another first one, by mistake
-	s.until("the API answers at the virtual address", func(ctx context.Context) error {
-		_, err := s.api.List(ctx, "/api/v1/nodes")
-		return err
-	})
+	kit.Must(t, s.machines["m3"].Yield(t.Context(), 10))
 	second := s.stopped("m1", "m3")
 	s.until("two masters Ready", s.ready(2, 0))
 	s.boot("w1", identity.WorkerFile, "smbios")
 	kit.Must(t, s.machines[second].Give(t.Context(), s.Config(t, identity.MasterJoinFile))) // what its console says to do
-	kit.Must(t, s.machines[second].Yield(t.Context(), 10))
 	s.Told(s.t, "%s gets the node config of a master that joins", second)
 	s.until("m1, m2, m3 and w1 Ready", s.ready(3, 1))
 	s.until("three healthy etcd members", s.etcdHealthy("m1", "m2", "m3"))
@@ -72,10 +68,7 @@ func TestThreeMasters(t *testing.T) {
 	dead := s.holder()
 	kit.Must(t, s.machines[dead].Kill())
 	s.Told(s.t, "%s, which holds the address, is killed", dead)
-	s.until("the API answers at the same address", func(ctx context.Context) error {
-		_, err := s.api.List(ctx, "/api/v1/nodes")
-		return err
-	})
+	s.until("the API answers at the same address", s.answers)
 	s.until("a new pod runs on the worker", s.newPodRuns("after"))
 	if now := s.holder(); now == dead {
 		t.Errorf("%s is dead and holds the address", dead)
@@ -92,9 +85,23 @@ func TestThreeMasters(t *testing.T) {
 	})
 }
 
+// TestTwoFirstMasters powers two first masters on together: one cluster comes of it.
+func TestTwoFirstMasters(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots two machines: left out by -short")
+	}
+	s := newSite(t)
+	s.boot("m1", identity.MasterFile, "smbios")
+	s.boot("m3", identity.MasterFile, "smbios")
+	s.until("the API answers at the virtual address", s.answers)
+	s.stopped("m1", "m3")
+	s.until("one master Ready", s.ready(1, 0))
+}
+
 func newSite(t *testing.T) *site {
 	ctx := t.Context()
 	s := &site{Site: kit.NewSite(t), t: t, images: map[string]string{}, machines: map[string]*boottest.Machine{}}
+	t.Cleanup(func() { t.Logf("timeline\n%s", s.Timeline()) })
 	folder := filepath.Join(s.Dir, "cluster")
 	_, err := s.Imgbuild(ctx, "cluster", "new", "ha", "--endpoint", virtualIP+":6443", "--dir", folder,
 		"--vip", "--masters", strings.Join([]string{addresses["m1"], addresses["m2"], addresses["m3"]}, ","))
@@ -127,6 +134,12 @@ func (s *site) boot(name, config, via string) {
 	s.machines[name] = s.Start(s.t, n)
 	kit.Must(s.t, s.machines[name].Yield(s.t.Context(), yields[name]))
 	s.Told(s.t, "%s is powered on", name)
+}
+
+// answers wants the API at the virtual address.
+func (s *site) answers(ctx context.Context) error {
+	_, err := s.api.List(ctx, "/api/v1/nodes")
+	return err
 }
 
 // stopped wants one of two first masters to stop and say why, and the other not to.

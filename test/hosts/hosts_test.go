@@ -72,6 +72,9 @@ func TestHosts(t *testing.T) {
 	_, err := s.Imgbuild(t.Context(), "worker", "-o", s.out, "--base", "debian", "--format", "nocloud,ignition,sysext,sysext-images",
 		"--join-url", "http://"+filesIP+"/once/worker.yaml", "--set", "host.payload=http://"+filesIP, "--set", "host.images=true")
 	kit.Must(t, err)
+	if info, err := os.Stat(filepath.Join(s.out, "worker.ign")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("who can read the config can read the URL of the node config: %v, %v", info, err)
+	}
 	s.serveOnce(t, identity.WorkerFile)
 	s.boot(t, boottest.Node{Name: "master", Image: s.image(t), IP: masterIP, Memory: 3328, CPUs: 2}, identity.MasterFile)
 	t.Run("cloud-init", s.cloudInit)
