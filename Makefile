@@ -60,7 +60,7 @@ capi: tools ## a control plane and a worker by Cluster API's bootstrap data (hal
 	$(GO) test -timeout 90m -count=1 -v ./test/capi
 
 faults: tools ## cut the power of first boots, fifty times each; goes on where it was stopped; writes docs/faults.md (hours)
-	$(GO) test -timeout 24h -count=1 -v ./test/faults -run 'TestCampaign|TestPage' -rounds 50
+	$(GO) test -timeout 24h -count=1 -v ./test/faults -run 'TestCampaign|TestPage' -cuts 50
 
 clones: tools ## twenty boots of one image, each a machine of its own; writes docs/clones.md (half an hour)
 	$(GO) test -timeout 2h -count=1 ./test/clones -boots 20 -update

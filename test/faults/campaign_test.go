@@ -8,6 +8,7 @@ import (
 	"math/rand"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,18 +17,20 @@ import (
 )
 
 var (
-	rounds = flag.Int("rounds", 0, "how often the campaign cuts each kind of first boot (0: no campaign)")
+	cuts   = flag.Int("cuts", 0, "how often the campaign cuts each kind of first boot (0: no campaign)")
 	budget = flag.Duration("budget", 0, "begin no round after that long (0: go on until all are done)")
 )
 
 // kinds are the campaign's, in the order of the page: the machine whose first boot is cut.
 var kinds = []struct{ name, machine string }{{"init", "first"}, {"worker join", "worker"}, {"control-plane join", "second"}}
 
-// TestCampaign cuts first boots, each round at another moment: in even rounds at any
-// second, in odd ones as a step begins. Every other pair of rounds boots a disk made
-// of the recorded writes, up to the last flush. What the record has is not done again.
+// TestCampaign cuts first boots, each time at another moment: in even rounds at any
+// second, in odd ones as a step begins. In most rounds the power goes again, once or
+// twice, while the machine mends what the last cut left. Every other pair of rounds goes
+// on from a disk made of the recorded writes, up to the last flush. What the record has
+// is not done again.
 func TestCampaign(t *testing.T) {
-	if *rounds == 0 {
+	if *cuts == 0 {
 		t.Skip("a campaign of hours: make faults")
 	}
 	from, done := time.Now(), read(t)
@@ -35,21 +38,29 @@ func TestCampaign(t *testing.T) {
 	s.clocks.on.Store(true)
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
+			have := map[int]int{} // rounds that held → cuts
+			for _, y := range done {
+				if y.Kind == k.name && y.Held {
+					have[y.Round] = len(y.Moments)
+				}
+			}
 			alone := k.machine == "first"
-			for round := range *rounds {
-				if slices.ContainsFunc(done, func(y try) bool { return y.Kind == k.name && y.Round == round && y.Held }) {
+			for round, cut := 0, 0; cut < *cuts; round++ {
+				if n := have[round]; n > 0 {
+					cut += n
 					continue
 				}
 				if *budget > 0 && time.Since(from) > *budget {
-					t.Skipf("the time is over: round %d and what follows are not done", round)
+					t.Skipf("the time is over after %d cuts: round %d and what follows are not done", cut, round)
 				}
 				if !alone {
 					s.needFirst(t)
 				}
 				y := s.round(t, k.name, k.machine, round)
 				note(t, y)
+				cut += len(y.Moments)
 				if !y.Held {
-					t.Errorf("round %d, %s: %s", round, y.Moment, y.Why)
+					t.Errorf("round %d, %s: %s", round, strings.Join(y.Moments, ", "), y.Why)
 				}
 			}
 		})
@@ -68,29 +79,34 @@ func (s *site) needFirst(t *testing.T) {
 	s.settled = true
 }
 
-// round is one cut and what comes of it; afterwards the machine is gone.
+// round is one first boot, cut one to three times, and what comes of it; afterwards the
+// machine is gone.
 func (s *site) round(t *testing.T, kind, name string, n int) (y try) {
 	t.Helper()
 	r := rand.New(rand.NewSource(int64(n)*1000 + int64(len(kind)))) // #nosec G404 -- chance, not secrecy
-	at := anyMoment(r, name)
-	if n%2 == 1 {
-		all := slices.Sorted(maps.Keys(steps[name]))
-		at = moment{all[n/2%len(all)], 0}
-	}
-	y = try{Kind: kind, Round: n, Moment: at.String(), Replay: n/2%2 == 1, Commit: commit(t), Date: time.Now().Format(time.DateOnly), Machine: computer()}
+	y = try{Kind: kind, Round: n, Replay: n/2%2 == 1, Commit: commit(t), Date: time.Now().Format(time.DateOnly), Machine: computer()}
 	var how func(*boottest.Node)
 	writes := filepath.Join(s.Dir, "writes")
 	if y.Replay {
 		how = recorded(writes)
 	}
 	s.scrap(t, name)
-	m := s.boot(t, name, how)
-	s.strike(t, m, at)
-	how = nil
-	if y.Replay {
-		var image string
-		image, y.Points = s.relive(t, name, writes, 10, r)
-		how = func(n *boottest.Node) { n.Image = image }
+	for cut := range 1 + r.Intn(3) {
+		at := anyMoment(r, name)
+		if n%2 == 1 {
+			all := slices.Sorted(maps.Keys(steps[name]))
+			at = moment{all[(n/2+cut)%len(all)], 0}
+		}
+		s.strike(t, s.boot(t, name, how), at)
+		y.Moments = append(y.Moments, at.String())
+		if cut > 0 {
+			continue
+		}
+		if how = nil; y.Replay {
+			var image string
+			image, y.Points = s.relive(t, name, writes, 10, r)
+			how = func(n *boottest.Node) { n.Image = image }
+		}
 	}
 	from := time.Now()
 	m, err := s.revive(t, name, how)

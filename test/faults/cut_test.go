@@ -51,18 +51,20 @@ func inJoin(r *rand.Rand, name string) moment {
 	return moment{"join", time.Duration(r.Intn(1000*steps[name]["join"])) * time.Millisecond}
 }
 
-// strike pulls the plug of a machine at a moment of its first boot, or at its end
-// where that comes first.
+const member = "is a member of its cluster"
+
+// strike pulls the plug of a machine at a moment of its first boot, or when it is a
+// member where that comes first: a boot that goes on after a cut leaves steps out.
 func (s *site) strike(t *testing.T, m *boottest.Machine, at moment) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	if _, err := m.WaitConsole(ctx, regexp.MustCompile("imgbuild: (master|worker): "+regexp.QuoteMeta(at.step)+`\r?\n`)); err != nil {
+	if _, err := m.WaitConsole(ctx, regexp.MustCompile("imgbuild: (master|worker): "+regexp.QuoteMeta(at.step)+`\r?\n|`+member)); err != nil {
 		t.Fatalf("%s never comes to %q: %v\n%s", m.Name, at.step, err, m.Tail(40))
 	}
 	ended, stop := context.WithTimeout(ctx, at.after)
 	defer stop()
-	_, _ = m.WaitConsole(ended, regexp.MustCompile("is a member of its cluster"))
+	_, _ = m.WaitConsole(ended, regexp.MustCompile(member))
 	kit.Must(t, m.Kill())
 	s.Told(t, "%s: the power is cut %s; the last that it said: %s", m.Name, at, lastSaid(m))
 }

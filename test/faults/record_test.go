@@ -25,17 +25,17 @@ const (
 
 // try is one line of the record.
 type try struct {
-	Kind    string `json:"kind"`
-	Round   int    `json:"round"`
-	Moment  string `json:"moment"`
-	Replay  bool   `json:"replay"` // of the writes up to a flush, and some of what came after it; not the killed machine's own disk
-	Points  int    `json:"points"` // flushes more at which the disk was looked at
-	Held    bool   `json:"held"`
-	Why     string `json:"why,omitempty"`
-	Seconds int    `json:"seconds"` // from power to Ready, after the cut
-	Commit  string `json:"commit"`
-	Date    string `json:"date"`
-	Machine string `json:"machine"`
+	Kind    string   `json:"kind"`
+	Round   int      `json:"round"`
+	Moments []string `json:"moments"` // of each cut
+	Replay  bool     `json:"replay"`  // after the first: of the writes up to a flush, and some of what came after it; not the killed machine's own disk
+	Points  int      `json:"points"`  // flushes more at which the disk was looked at
+	Held    bool     `json:"held"`
+	Why     string   `json:"why,omitempty"`
+	Seconds int      `json:"seconds"` // from power to Ready, after the last cut
+	Commit  string   `json:"commit"`
+	Date    string   `json:"date"`
+	Machine string   `json:"machine"`
 }
 
 func read(t *testing.T) (out []try) {
@@ -76,17 +76,17 @@ func computer() string {
 	return fmt.Sprintf("%d × %s, QEMU without KVM", runtime.NumCPU(), model)
 }
 
-// cuts is the table of what was tried and what held.
-func cuts(all []try) string {
+// table is what was tried and what held.
+func table(all []try) string {
 	var b strings.Builder
-	b.WriteString("| the power is cut during | tried | Ready by itself, and sound | disks made of recorded writes | disks looked at besides | longest way back to Ready |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| the power is cut during | cuts | first boots | Ready by themselves, and sound | disks made of recorded writes | disks looked at besides | longest way back to Ready |\n|---|---|---|---|---|---|---|\n")
 	for _, k := range kinds {
-		var tried, held, replayed, points, longest int
+		var cut, tried, held, replayed, points, longest int
 		for _, y := range all {
 			if y.Kind != k.name {
 				continue
 			}
-			tried, points, longest = tried+1, points+y.Points, max(longest, y.Seconds)
+			cut, tried, points, longest = cut+len(y.Moments), tried+1, points+y.Points, max(longest, y.Seconds)
 			if y.Held {
 				held++
 			}
@@ -95,10 +95,10 @@ func cuts(all []try) string {
 			}
 		}
 		if tried == 0 {
-			fmt.Fprintf(&b, "| %s | not yet | | | | |\n", k.name)
+			fmt.Fprintf(&b, "| %s | not yet | | | | | |\n", k.name)
 			continue
 		}
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d s |\n", k.name, tried, held, replayed, points, longest)
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d s |\n", k.name, cut, tried, held, replayed, points, longest)
 	}
 	return b.String()
 }
@@ -106,8 +106,8 @@ func cuts(all []try) string {
 // report is the page.
 func report(all []try) []byte {
 	var b strings.Builder
-	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each round has a line. One cut in init, one in a\n" +
-		"worker's join, and every fault of the second table run in `make test`.\n\n" + cuts(all) + sound)
+	b.WriteString("# Bad first boots, counted\n\n`make faults` wrote this from `faults.jsonl`, where each first boot has a line. One cut in init, one in a\n" +
+		"worker's join, and every fault of the second table run in `make test`.\n\n" + table(all) + sound)
 	seen := map[string]int{}
 	for _, y := range all {
 		seen[y.Date+", commit "+y.Commit+", "+y.Machine]++
@@ -116,14 +116,15 @@ func report(all []try) []byte {
 		b.WriteString("\nRun on:\n\n")
 	}
 	for _, line := range slices.Sorted(maps.Keys(seen)) {
-		fmt.Fprintf(&b, "- %s: %d rounds\n", line, seen[line])
+		fmt.Fprintf(&b, "- %s: %d first boots\n", line, seen[line])
 	}
 	return []byte(b.String())
 }
 
 // sound says what the first table means, and what is tried besides.
 const sound = `
-Half of the cuts come at a random second, half as a step of the first boot begins. A cut is ` + "`kill -9`" + ` of QEMU: what
+A first boot is cut one to three times, again while it mends what the last cut left. Half of the cuts come at a random
+second, half as a step of the first boot begins. A cut is ` + "`kill -9`" + ` of QEMU: what
 the guest had not written is lost. A disk made of recorded writes has everything up to the last flush, and of
 what came after it some writes and not others. A disk that is looked at is judged by e2fsck and by the agent's record.
 Sound: the cluster's authority is the one that was given, no file is torn, and etcd has its members and no ghost.
@@ -150,8 +151,8 @@ func TestPage(t *testing.T) {
 	if !found || !ended {
 		t.Fatalf("%s has no place for the table", readme)
 	}
-	for file, want := range map[string][]byte{page: report(all), readme: slices.Concat(before, []byte(begin+cuts(all)+end), after)} {
-		if *rounds > 0 {
+	for file, want := range map[string][]byte{page: report(all), readme: slices.Concat(before, []byte(begin+table(all)+end), after)} {
+		if *cuts > 0 {
 			kit.Must(t, os.WriteFile(file, want, 0o644))
 		}
 		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
