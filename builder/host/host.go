@@ -94,6 +94,7 @@ var rules = []rule{
 
 	{"/usr/lib/repart.d/", left, "", ownDisk},
 	{"/usr/lib/systemd/system/var.mount", left, "", ownDisk},
+	{"/usr/lib/systemd/system.conf.d/", left, "", ownDisk},
 	{"/usr/lib/systemd/system/etc-", left, "", ownDisk},
 	{"/usr/lib/systemd/system/imgbuild-state.service", left, "", ownDisk},
 	{"/usr/lib/systemd/system/imgbuild-images.service", byImages, "", ownImages},

@@ -55,10 +55,10 @@ func TestThreeMasters(t *testing.T) {
 	})
 	s.boot("m1", identity.MasterFile, "smbios")
 	s.until("the API answers at the virtual address", s.answers)
+	s.until("two masters Ready", s.ready(2, 0))
 	s.boot("m3", identity.MasterFile, "smbios") // another first one, by mistake
 	kit.Must(t, s.machines["m3"].Yield(t.Context(), 10))
 	second := s.stopped("m1", "m3")
-	s.until("two masters Ready", s.ready(2, 0))
 	s.boot("w1", identity.WorkerFile, "smbios")
 	kit.Must(t, s.machines[second].Give(t.Context(), s.Config(t, identity.MasterJoinFile))) // what its console says to do
 	s.Told(s.t, "%s gets the node config of a master that joins", second)
