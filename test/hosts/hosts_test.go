@@ -36,7 +36,8 @@ const (
 
 // coreosHook makes of a Debian what systems with Ignition are: the network comes by
 // DHCP, Ignition runs in the RAM disk, and the first boot is one for systemd, too, which
-// then does what Ignition's presets say. Debian's build of it calls setfiles, asked or
+// then does what Ignition's presets say: there is no machine id at all, for mmdebstrap
+// empties the file that is there, and an empty one is no first boot's. Debian's build of it calls setfiles, asked or
 // not: there is no SELinux, so what it calls does nothing.
 const coreosHook = `set -eu
 printf '[Match]\nName=e*\n[Network]\nDHCP=yes\n' > "$1/etc/systemd/network/20-dhcp.network"
@@ -48,8 +49,7 @@ chroot "$1" systemctl enable systemd-networkd systemd-resolved
 rm -f "$1"/boot/initrd.img-*
 chroot "$1" dracut --quiet --force --no-hostonly --kver "$(ls "$1/lib/modules")" --add "ignition systemd-networkd" \
 	--add-drivers "qemu_fw_cfg virtio_net virtio_blk virtio_pci ext4" /boot/initrd.img-ignition
-rm -f "$1/var/lib/dbus/machine-id"
-echo uninitialized > "$1/etc/machine-id"
+rm -f "$1/var/lib/dbus/machine-id" "$1/etc/machine-id"
 `
 
 // site is a master of ours, the network, and a server of files on it.
