@@ -3,10 +3,10 @@ package qcow2
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"io"
 	"os"
-	"syscall"
+
+	"github.com/imgbuild/imgbuild/internal/sparse"
 )
 
 const (
@@ -81,9 +81,9 @@ func (img *image) align() error {
 }
 
 // put stores a guest cluster and enters it in its table.
-func (img *image) put(j *job) error {
+func (img *image) put(b *sparse.Block) error {
 	var entry uint64
-	if packed := j.packed.Bytes(); len(packed) > 0 {
+	if packed := b.Packed.Bytes(); len(packed) > 0 {
 		at, err := img.append(packed)
 		if err != nil {
 			return err
@@ -94,17 +94,18 @@ func (img *image) put(j *job) error {
 		if err := img.align(); err != nil {
 			return err
 		}
-		at, err := img.append(j.plain)
+		at, err := img.append(b.Plain)
 		if err != nil {
 			return err
 		}
 		entry = copied | uint64(at) // #nosec G115 -- offsets are not negative
 	}
-	first := j.index / entriesPerTable
+	index := b.At >> clusterBits
+	first := index / entriesPerTable
 	if img.l2[first] == nil {
 		img.l2[first] = make([]uint64, entriesPerTable)
 	}
-	img.l2[first][j.index%entriesPerTable] = entry
+	img.l2[first][index%entriesPerTable] = entry
 	return nil
 }
 
@@ -193,6 +194,3 @@ func (img *image) header(refsAt, refClusters int64) []byte {
 	be.PutUint32(b[100:], headerLength)
 	return b
 }
-
-// noMoreData says whether lseek(2) found only a hole up to the end of the file.
-func noMoreData(err error) bool { return errors.Is(err, syscall.ENXIO) }

@@ -1,5 +1,5 @@
 // Package sparse reads files with holes (lseek(2), SEEK_DATA) without making the
-// kernel fill pages with zeros for them.
+// kernel fill pages with zeros for them: their digest, a copy, or block by block.
 package sparse
 
 import (
