@@ -99,7 +99,7 @@ func (a *artefacts) finish(ctx context.Context) (*made, error) {
 
 // extend writes the payloads that are needed.
 func (a *artefacts) extend(ctx context.Context, m *made) error {
-	m.Host, m.Release, m.ID = a.host, a.plan.Spec.Host.Release, a.plan.ID
+	m.Host, m.Release, m.ID, m.Role, m.Arch, m.Version = a.host, a.plan.Spec.Host.Release, a.plan.ID, a.plan.Role, a.plan.Arch, a.plan.Spec.Kubernetes.Version
 	for _, e := range []struct {
 		artefact output.Artefact
 		name     string

@@ -75,13 +75,10 @@ func writeNoCloudFAT(ctx context.Context, m *Made, dst string, _ bool) error {
 	for name, data := range files {
 		content[name] = tree.Bytes(data)
 	}
-	f, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644) // #nosec G302 G304 -- a config holds no secret
-	if err != nil {
-		return err
-	}
-	err = f.Truncate(esp.MinSize)
-	if err == nil {
-		err = esp.Write(ctx, f, 0, esp.MinSize, content, esp.Options{Label: "CIDATA", VolumeID: seedVolume})
-	}
-	return errors.Join(err, f.Close())
+	return create(dst, func(f *os.File) error {
+		if err := f.Truncate(esp.MinSize); err != nil {
+			return err
+		}
+		return esp.Write(ctx, f, 0, esp.MinSize, content, esp.Options{Label: "CIDATA", VolumeID: seedVolume})
+	})
 }

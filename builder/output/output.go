@@ -42,6 +42,9 @@ type Made struct {
 	Host    *host.Node     // of the OS that a config is for; nil without a config
 	Release string         // of the OS
 	ID      string         // the plan's
+	Role    string         // of the node
+	Arch    string         // of the node, as Go calls it
+	Version string         // of Kubernetes
 	From    []host.Payload // where hosts find the payloads
 }
 
@@ -64,6 +67,8 @@ const userData = 16 << 10
 func All() []Format {
 	return []Format{
 		{Name: "qcow2", Doc: "QEMU copy-on-write image, version 3", Needs: Disk, Write: writeQcow2},
+		{Name: "vmdk", Doc: "VMware's disk for imports, streamOptimized", Needs: Disk, Write: writeVMDK},
+		{Name: "ova", Doc: "virtual machine for vSphere: OVF descriptor, digests and the vmdk", Needs: Disk, Write: writeOVA},
 		{Name: "butane", Doc: "the node on a host, as a Butane config", Needs: Payload, Reads: AsConfig, Write: writeButane},
 		{Name: "ignition", Doc: "the node on a host, as an Ignition config", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeIgnition},
 		{Name: "cloud-init", Doc: "the node on a Debian host, as user data of cloud-init", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeCloudInit},

@@ -133,7 +133,7 @@ func (r rule) check(s string) (message, hint string) {
 	return "", ""
 }
 
-// orList joins names for a sentence: "raw, qcow2, ignition, butane, cloud-init, nocloud, nocloud-fat, sysext, sysext-tar or sysext-images".
+// orList joins names for a sentence: "a, b or c".
 func orList(names []string) string {
 	if len(names) == 1 {
 		return names[0]

@@ -130,5 +130,3 @@ func find(parts []Partition, kind string) *Partition {
 	}
 	return nil
 }
-
-func be64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }

@@ -7,14 +7,10 @@ package verify
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
-
-	"github.com/lima-vm/go-qcow2reader"
-	"github.com/lima-vm/go-qcow2reader/image"
 )
 
 // Report is what an image turned out to be. An image is good when Findings is empty.
@@ -46,7 +42,7 @@ func (f Finding) String() string {
 	return f.Check + ": " + f.Path + ": " + f.Message
 }
 
-// Image reads the image at file: a disk, raw or qcow2, or a system extension. The error says that it could not
+// Image reads the image at file: a disk in any of the formats, or a system extension. The error says that it could not
 // be read at all; what is wrong with what was read is in the report.
 func Image(ctx context.Context, file string) (*Report, error) {
 	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
@@ -54,19 +50,20 @@ func Image(ctx context.Context, file string) (*Report, error) {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	disk, format, size, err := open(f)
+	disk, err := open(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	defer disk.close()
 	switch {
-	case isEROFS(disk) || isSealed(disk, size):
+	case isEROFS(disk) || isSealed(disk, disk.size):
 		return Extension(ctx, file)
 	case isTar(disk):
 		return Archive(file)
 	case isConfig(disk):
 		return Config(file, false)
 	}
-	r := &Report{Format: format, Size: size, Findings: []Finding{}}
+	r := &Report{Format: disk.format, Size: disk.size, Findings: []Finding{}}
 	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -81,8 +78,9 @@ func Disk(file string) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	disk, _, _, err := open(f)
+	disk, err := open(context.Background(), f)
 	if err == nil {
+		defer disk.close()
 		if _, _, err = readHeader(disk, sectorSize); err != nil {
 			err = fmt.Errorf("no partition table: %w", err)
 		}
@@ -104,37 +102,6 @@ func guard(read func() error) (err error) {
 	return read()
 }
 
-// open tells the format by its magic; a qcow2 image with a backing file is
-// refused, so that nothing but the file itself is read.
-func open(f *os.File) (io.ReaderAt, string, int64, error) {
-	magic := make([]byte, 4)
-	if _, err := f.ReadAt(magic, 0); err != nil {
-		return nil, "", 0, fmt.Errorf("reading the first bytes: %w", err)
-	}
-	if string(magic) != "QFI\xfb" {
-		info, err := f.Stat()
-		if err != nil {
-			return nil, "", 0, err
-		}
-		return f, "raw", info.Size(), nil
-	}
-	header := make([]byte, 20)
-	if _, err := f.ReadAt(header, 0); err != nil {
-		return nil, "", 0, err
-	}
-	if be64(header[8:]) != 0 {
-		return nil, "", 0, errors.New("the image has a backing file: give one that stands alone")
-	}
-	img, err := qcow2reader.Open(f)
-	if err != nil {
-		return nil, "", 0, err
-	}
-	if err := img.Readable(); err != nil {
-		return nil, "", 0, err
-	}
-	return img, string(image.Type("qcow2")), img.Size(), nil
-}
-
 func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
 	parts, err := readTable(disk, r.Size)
 	if err != nil {
@@ -146,7 +113,8 @@ func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
 		r.say("partitions", "", "want an EFI system, a root and a verity partition")
 		return nil
 	}
-	if err := r.readBoot(section(disk, esp)); err != nil {
+	kept := &kept{disk: disk, size: r.Size, at: map[int64][]byte{}}
+	if err := r.readBoot(section(kept, esp)); err != nil {
 		return err
 	}
 	if r.RootHash == "" {
@@ -159,7 +127,7 @@ func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
 	if err != nil || !sound { // nobody vouches for what lies in it
 		return err
 	}
-	return r.readRoot(section(&kept{disk: disk, size: r.Size, at: map[int64][]byte{}}, root))
+	return r.readRoot(section(kept, root))
 }
 
 // kept remembers what was read of a disk lately, in clusters of qcow2's usual

@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/verify"
-	"github.com/imgbuild/imgbuild/internal/qcow2"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -30,32 +30,29 @@ func findings(t testing.TB, file string) []string {
 	return out
 }
 
-// toQcow2 converts a raw disk.
-func toQcow2(t testing.TB, raw string, compress bool) string {
+// to converts a raw disk, with the writers that builds use.
+func to(t testing.TB, raw, format string, compress bool) string {
 	t.Helper()
-	src, err := os.Open(raw)
+	f, err := output.Find(format)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.Close() //nolint:errcheck // read only
-	info, err := src.Stat()
-	if err != nil {
+	dst := filepath.Join(t.TempDir(), "disk."+format)
+	if err := f.Write(t.Context(), &output.Made{Disk: raw, ID: "0123456789abcdef", Role: "worker", Arch: "amd64", Version: "1.37.2"}, dst, compress); err != nil {
 		t.Fatal(err)
 	}
-	dst, err := os.Create(filepath.Join(t.TempDir(), "disk.qcow2"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dst.Close() //nolint:errcheck // read back below
-	if err := qcow2.Write(t.Context(), dst, src, info.Size(), qcow2.Options{Compress: compress}); err != nil {
-		t.Fatal(err)
-	}
-	return dst.Name()
+	return dst
 }
 
 func TestGoodImage(t *testing.T) {
 	d := build(t, node(t), "quiet")
-	for name, file := range map[string]string{"raw": d.Path, "qcow2": toQcow2(t, d.Path, false), "qcow2, compressed": toQcow2(t, d.Path, true)} {
+	files := map[string]string{"raw": d.Path, "qcow2, compressed": to(t, d.Path, "qcow2", true)}
+	for _, f := range output.All() {
+		if f.Needs == output.Disk && !f.Last {
+			files[f.Name] = to(t, d.Path, f.Name, false)
+		}
+	}
+	for name, file := range files {
 		t.Run(name, func(t *testing.T) {
 			r, err := verify.Image(t.Context(), file)
 			if err != nil {
@@ -275,7 +272,7 @@ func TestForeignFiles(t *testing.T) {
 		"new feature":  {72, 1 << 40, "feature"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			file := toQcow2(t, d.Path, false)
+			file := to(t, d.Path, "qcow2", false)
 			corrupt(t, file, func(f *os.File) error {
 				width := 8
 				if c.at == 32 {

@@ -3,54 +3,19 @@ package qcow2
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/lima-vm/go-qcow2reader"
 
-	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/internal/disktest"
 )
 
 const mib = 1 << 20
-
-// disk makes a sparse file with text, noise, written zeros and holes.
-func disk(t testing.TB, size int64) *os.File {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "disk.raw"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	var noise []byte // does not pack
-	for sum := sha256.Sum256(nil); len(noise) < 3*clusterSize; sum = sha256.Sum256(sum[:]) {
-		noise = append(noise, sum[:]...)
-	}
-	text := []byte(strings.Repeat("a line of text that packs well\n", 20_000))
-	put := func(b []byte, at int64) {
-		if at < 0 || at >= size {
-			return
-		}
-		if _, err := f.WriteAt(b[:min(int64(len(b)), size-at)], at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put(text, 0)
-	put(noise, 5*mib+12345)
-	put(make([]byte, 2*mib), 8*mib)
-	put(text, 600*mib) // under another second-level table
-	put(noise, 601*mib)
-	put(text, size-1000) // the last cluster, perhaps not a whole one
-	return f
-}
 
 func convert(t testing.TB, src io.ReaderAt, size int64, opt Options) string {
 	t.Helper()
@@ -74,29 +39,18 @@ var kinds = map[string]Options{"plain": {}, "compressed": {Compress: true}}
 func each(t *testing.T, test func(t *testing.T, src *os.File, size int64, opt Options)) {
 	for kind, opt := range kinds {
 		for _, size := range []int64{512, clusterSize, clusterSize + 512, 20*mib + 1024, 640 * mib} {
-			t.Run(fmt.Sprintf("%s/%d", kind, size), func(t *testing.T) { test(t, disk(t, size), size, opt) })
+			t.Run(fmt.Sprintf("%s/%d", kind, size), func(t *testing.T) { test(t, disktest.Disk(t, size), size, opt) })
 		}
 	}
 }
 
 func TestQemuImg(t *testing.T) {
-	if _, err := run.Look("qemu-img"); err != nil {
-		t.Skip("qemu-img is not installed (package qemu-utils)")
-	}
 	each(t, func(t *testing.T, src *os.File, size int64, opt Options) {
 		image := convert(t, src, size, opt)
-		for _, args := range [][]string{
-			{"check", "-f", "qcow2", image},
-			{"compare", "-f", "raw", "-F", "qcow2", src.Name(), image},
-		} {
-			var out bytes.Buffer
-			if err := run.Run(t.Context(), run.Cmd{Name: "qemu-img", Args: args, Stdout: &out}); err != nil {
-				t.Errorf("%s: %v\n%s", args[0], err, out.String())
-			}
-			if args[0] == "check" && !strings.Contains(out.String(), "No errors") {
-				t.Errorf("check:\n%s", out.String())
-			}
+		if out := disktest.Tool(t, "qemu-img", "check", "-f", "qcow2", image); !strings.Contains(out, "No errors") {
+			t.Errorf("check:\n%s", out)
 		}
+		disktest.Compare(t, src.Name(), "driver=qcow2,file.filename="+image)
 	})
 }
 
@@ -132,16 +86,13 @@ func TestSameBytes(t *testing.T) {
 	const size = 20*mib + 1024
 	for kind, opt := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			src := disk(t, size)
-			first, _ := os.ReadFile(convert(t, src, size, opt))
-			old := runtime.GOMAXPROCS(1)
-			second, _ := os.ReadFile(convert(t, src, size, opt))
-			runtime.GOMAXPROCS(7)
-			third, _ := os.ReadFile(convert(t, io.NewSectionReader(src, 0, size), size, opt))
-			runtime.GOMAXPROCS(old)
-			if !bytes.Equal(first, second) || !bytes.Equal(first, third) {
-				t.Error("runs differ")
-			}
+			src := disktest.Disk(t, size)
+			want, _ := os.ReadFile(convert(t, io.NewSectionReader(src, 0, size), size, opt))
+			disktest.Processors(t, func(n int) {
+				if got, _ := os.ReadFile(convert(t, src, size, opt)); !bytes.Equal(got, want) {
+					t.Errorf("with %d processors the image is another", n)
+				}
+			})
 		})
 	}
 }
@@ -161,15 +112,6 @@ func TestZeroDiskIsSmall(t *testing.T) {
 	}
 }
 
-type failing struct{ after int64 }
-
-func (f failing) ReadAt(p []byte, off int64) (int, error) {
-	if off >= f.after {
-		return 0, io.ErrUnexpectedEOF
-	}
-	return copy(p, bytes.Repeat([]byte{1}, len(p))), nil
-}
-
 func TestRefused(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -179,10 +121,10 @@ func TestRefused(t *testing.T) {
 		size int64
 		want string
 	}{
-		"odd size":  {t.Context(), failing{}, 1000, "whole sectors"},
-		"no size":   {t.Context(), failing{}, 0, "whole sectors"},
-		"read":      {t.Context(), failing{10 * mib}, 20 * mib, "reading the disk at 10485760"},
-		"cancelled": {cancelled, failing{1 << 40}, 1 << 30, "canceled"},
+		"odd size":  {t.Context(), disktest.Failing{}, 1000, "whole sectors"},
+		"no size":   {t.Context(), disktest.Failing{}, 0, "whole sectors"},
+		"read":      {t.Context(), disktest.Failing{After: 10 * mib}, 20 * mib, "reading the disk at 10485760"},
+		"cancelled": {cancelled, disktest.Failing{After: 1 << 40}, 1 << 30, "canceled"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +143,7 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := Write(t.Context(), f, failing{1 << 40}, mib, Options{}); err == nil {
+	if err := Write(t.Context(), f, disktest.Failing{After: 1 << 40}, mib, Options{}); err == nil {
 		t.Error("a read-only destination was taken")
 	}
 }

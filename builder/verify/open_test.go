@@ -1,0 +1,157 @@
+package verify
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/imgbuild/imgbuild/internal/disktest"
+	"github.com/imgbuild/imgbuild/internal/repro"
+	vmdkwriter "github.com/imgbuild/imgbuild/internal/vmdk"
+)
+
+// foreign are formats as QEMU writes them, from a raw disk.
+var foreign = map[string][]string{
+	"vmdk": {"-O", "vmdk", "-o", "subformat=streamOptimized"},
+}
+
+// TestForeign reads what others wrote, byte for byte.
+func TestForeign(t *testing.T) {
+	const size = 70 << 20
+	raw := disktest.Disk(t, size)
+	for name, options := range foreign {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "disk")
+			disktest.Tool(t, "qemu-img", append(append([]string{"convert", "-f", "raw"}, options...), raw.Name(), file)...)
+			same(t, raw, file, name)
+		})
+	}
+}
+
+// same holds the disk in a file against a raw one, and reads at the disk's edges.
+func same(t *testing.T, raw *os.File, file, format string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	disk, err := open(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.close()
+	info, err := raw.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if disk.size != info.Size() || disk.format != format {
+		t.Errorf("a %s of %d bytes, want a %s of %d", disk.format, disk.size, format, info.Size())
+	}
+	a, b := make([]byte, 1<<20), make([]byte, 1<<20)
+	for at := int64(0); at < info.Size(); at += 1 << 20 {
+		_, err1 := raw.ReadAt(a, at)
+		if err := readAt(disk, b, at); err1 != nil || err != nil || !bytes.Equal(a, b) {
+			t.Fatalf("at %d: %v, %v, equal %v", at, err1, err, bytes.Equal(a, b))
+		}
+	}
+	for _, at := range []int64{65_000, 1<<20 - 3, 5<<20 + 12_340} { // across pieces
+		_, err1 := raw.ReadAt(a[:1000], at)
+		if err := readAt(disk, b[:1000], at); err1 != nil || err != nil || !bytes.Equal(a[:1000], b[:1000]) {
+			t.Errorf("1000 bytes at %d: %v, %v", at, err1, err)
+		}
+	}
+	if n, err := disk.ReadAt(b[:10], info.Size()-4); n != 4 || err != io.EOF {
+		t.Errorf("at the end: %d bytes, %v", n, err)
+	}
+	if n, err := disk.ReadAt(b[:10], info.Size()+4096); n != 0 || err != io.EOF {
+		t.Errorf("behind the end: %d bytes, %v", n, err)
+	}
+}
+
+// readAll reads a disk of a few MiB to its end; what is wrong is an error, never a panic.
+func readAll(r io.ReaderAt, size int64) error {
+	b := make([]byte, 1<<20)
+	for at := int64(0); at < min(size, 8<<20); at += 1 << 20 {
+		if err := readAt(r, b[:min(1<<20, size-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// small is a disk in a format.
+func small(t testing.TB, size int64, options ...string) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "disk")
+	disktest.Tool(t, "qemu-img", append(append([]string{"convert", "-f", "raw"}, options...), disktest.Disk(t, size).Name(), file)...)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// ours is a small disk as we write it.
+func ours(t testing.TB, write func(w io.Writer, disk *os.File, size int64) error) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b, disktest.Disk(t, 1<<20), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func ourVMDK(t testing.TB) []byte {
+	return ours(t, func(w io.Writer, disk *os.File, size int64) error {
+		return vmdkwriter.Write(t.Context(), w, disk, size, repro.UUID("test"))
+	})
+}
+
+// refused wants each change of an image to be named by the error.
+func refused(t *testing.T, good []byte, open func(f io.ReaderAt, size int64) (io.ReaderAt, int64, error), changes map[string]func(b []byte) []byte) {
+	t.Helper()
+	for want, change := range changes {
+		b := change(bytes.Clone(good))
+		disk, size, err := open(bytes.NewReader(b), int64(len(b)))
+		if err == nil {
+			err = readAll(disk, size)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+}
+
+func TestVMDKDamage(t *testing.T) {
+	const grain = 128 * sectorSize // the first
+	refused(t, ourVMDK(t), openVMDK, map[string]func(b []byte) []byte{
+		"streamOptimized":       func(b []byte) []byte { b[10] = 0; return b },
+		"newlines":              func(b []byte) []byte { b[75] = '\n'; return b },
+		"end with a footer":     func(b []byte) []byte { return b[:len(b)-512] },
+		"reading the footer":    func(b []byte) []byte { return b[:1024] },
+		"its header's":          func(b []byte) []byte { b[len(b)-1024+4]++; return b },
+		"grains of 64 sectors":  func(b []byte) []byte { b[20], b[len(b)-1024+20] = 64, 64; return b },
+		"a disk of":             func(b []byte) []byte { b[19], b[len(b)-1024+19] = 1, 1; return b },
+		"reading the grain dir": func(b []byte) []byte { b[len(b)-1024+59] = 1; return b },
+		"its marker is of":      func(b []byte) []byte { b[grain]++; return b },
+		"grain 0: zlib":         func(b []byte) []byte { b[grain+12] ^= 0xff; return b },
+		"does not inflate to": func(b []byte) []byte {
+			copy(b[grain+8:], append([]byte{8, 0, 0, 0}, "\x78\x9c\x03\x00\x00\x00\x00\x01"...))
+			return b
+		},
+	})
+}
+
+func FuzzVMDK(f *testing.F) {
+	f.Add(ourVMDK(f))
+	f.Add(small(f, 1<<20, foreign["vmdk"]...))
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		if disk, size, err := openVMDK(bytes.NewReader(b), int64(len(b))); err == nil {
+			_ = readAll(disk, size)
+		}
+	})
+}
