@@ -78,7 +78,7 @@ func TestSameBytes(t *testing.T) {
 }
 
 // hasID are the formats that give a disk an id of its own.
-var hasID = map[string]bool{"vmdk": true, "ova": true}
+var hasID = map[string]bool{"vmdk": true, "ova": true, "vhd": true}
 
 func digest(t testing.TB, file string) string {
 	t.Helper()

@@ -69,6 +69,7 @@ func All() []Format {
 		{Name: "qcow2", Doc: "QEMU copy-on-write image, version 3", Needs: Disk, Write: writeQcow2},
 		{Name: "vmdk", Doc: "VMware's disk for imports, streamOptimized", Needs: Disk, Write: writeVMDK},
 		{Name: "ova", Doc: "virtual machine for vSphere: OVF descriptor, digests and the vmdk", Needs: Disk, Write: writeOVA},
+		{Name: "vhd", Doc: "fixed VHD, for Azure", Needs: Disk, Write: writeVHD},
 		{Name: "butane", Doc: "the node on a host, as a Butane config", Needs: Payload, Reads: AsConfig, Write: writeButane},
 		{Name: "ignition", Doc: "the node on a host, as an Ignition config", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeIgnition},
 		{Name: "cloud-init", Doc: "the node on a Debian host, as user data of cloud-init", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeCloudInit},

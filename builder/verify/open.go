@@ -35,6 +35,7 @@ var formats = []struct {
 }{
 	{string(image.Type("qcow2")), begins("QFI\xfb"), direct(openQcow2)},
 	{"vmdk", begins("KDMV"), direct(openVMDK)},
+	{"vhd", isVHD, direct(openVHD)},
 	{"ova", firstIn(isDescriptor), openOVA},
 }
 

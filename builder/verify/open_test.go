@@ -16,6 +16,7 @@ import (
 // foreign are formats as QEMU writes them, from a raw disk.
 var foreign = map[string][]string{
 	"vmdk": {"-O", "vmdk", "-o", "subformat=streamOptimized"},
+	"vhd":  {"-O", "vpc", "-o", "subformat=fixed,force_size=on"},
 }
 
 // TestForeign reads what others wrote, byte for byte.
@@ -143,6 +144,23 @@ func TestVMDKDamage(t *testing.T) {
 			copy(b[grain+8:], append([]byte{8, 0, 0, 0}, "\x78\x9c\x03\x00\x00\x00\x00\x01"...))
 			return b
 		},
+	})
+}
+
+func TestVHDDamage(t *testing.T) {
+	refused(t, small(t, 1<<20, foreign["vhd"]...), openVHD, map[string]func(b []byte) []byte{
+		"no fixed disk":     func(b []byte) []byte { b[1<<20+63] = 3; return b },
+		"checksum is wrong": func(b []byte) []byte { b[1<<20+70]++; return b },
+		"speaks of 1048576": func(b []byte) []byte { return b[512:] },
+	})
+}
+
+func FuzzVHD(f *testing.F) {
+	f.Add(small(f, 1<<20, foreign["vhd"]...)[1<<20-4096:])
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		if disk, size, err := openVHD(bytes.NewReader(b), int64(len(b))); err == nil {
+			_ = readAll(disk, size)
+		}
 	})
 }
 
