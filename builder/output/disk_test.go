@@ -121,3 +121,15 @@ func TestVMDK(t *testing.T) {
 	disktest.Tool(t, "qemu-img", "check", "-f", "vmdk", file)
 	disktest.Compare(t, m.Disk, "driver=vmdk,file.filename="+file)
 }
+
+func TestCompressed(t *testing.T) {
+	m := made(t)
+	for format, tool := range map[string]string{"raw.zst": "zstd", "raw.gz": "gzip"} {
+		file := write(t, m, format, "master."+format)
+		disktest.Tool(t, tool, "-q", "-t", file)
+		want, err := os.ReadFile(m.Disk)
+		if err != nil || disktest.Tool(t, tool, "-q", "-d", "-c", file) != string(want) {
+			t.Errorf("%s: %v; unpacked, the disk is another", format, err)
+		}
+	}
+}

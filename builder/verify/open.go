@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/lima-vm/go-qcow2reader"
-	"github.com/lima-vm/go-qcow2reader/image"
 )
 
 // opened is a disk to read, in whatever file it came.
@@ -27,16 +27,39 @@ func (o *opened) close() {
 	}
 }
 
-// formats are told by their magic; what none of them is, is raw.
-var formats = []struct {
-	name string
-	is   func(f io.ReaderAt, size int64) bool
-	open func(ctx context.Context, f *os.File, size int64) (*opened, error)
-}{
-	{string(image.Type("qcow2")), begins("QFI\xfb"), direct(openQcow2)},
-	{"vmdk", begins("KDMV"), direct(openVMDK)},
-	{"vhd", isVHD, direct(openVHD)},
-	{"ova", firstIn(isDescriptor), openOVA},
+// format is one that disks come in. A packed one is for people and clouds: no machine takes
+// it as it is.
+type format struct {
+	name   string
+	packed bool
+	is     func(f io.ReaderAt, size int64) bool
+	open   func(ctx context.Context, f *os.File, size int64) (*opened, error)
+}
+
+// formats are told by their magic, one after the other; what none of them is, is raw.
+var formats = []format{
+	{"qcow2", false, begins("QFI\xfb"), direct(openQcow2)},
+	{"vmdk", false, begins("KDMV"), direct(openVMDK)},
+	{"vhd", false, isVHD, direct(openVHD)},
+	{"ova", true, firstIn(isDescriptor), openOVA},
+	{"raw.zst", true, begins("\x28\xb5\x2f\xfd"), openZstd},
+	{"raw.gz", true, isGzip, openGzip},
+	{"raw", false, func(io.ReaderAt, int64) bool { return true }, func(_ context.Context, f *os.File, size int64) (*opened, error) {
+		return &opened{ReaderAt: f, size: size}, nil
+	}},
+}
+
+// tell is the format of a file.
+func tell(f *os.File) (format, int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return format{}, 0, err
+	}
+	if err := readAt(f, make([]byte, 4), 0); err != nil {
+		return format{}, 0, fmt.Errorf("reading the first bytes: %w", err)
+	}
+	i := slices.IndexFunc(formats, func(is format) bool { return is.is(f, info.Size()) })
+	return formats[i], info.Size(), nil
 }
 
 // begins tells a format by the first bytes of its files.
@@ -59,24 +82,16 @@ func direct(read func(f io.ReaderAt, size int64) (io.ReaderAt, int64, error)) fu
 
 // open tells the format and opens the disk in f; what was opened is closed before f is.
 func open(ctx context.Context, f *os.File) (*opened, error) {
-	info, err := f.Stat()
+	format, size, err := tell(f)
 	if err != nil {
 		return nil, err
 	}
-	if err := readAt(f, make([]byte, 4), 0); err != nil {
-		return nil, fmt.Errorf("reading the first bytes: %w", err)
+	disk, err := format.open(ctx, f, size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", format.name, err)
 	}
-	for _, format := range formats {
-		if format.is(f, info.Size()) {
-			disk, err := format.open(ctx, f, info.Size())
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", format.name, err)
-			}
-			disk.format = format.name
-			return disk, nil
-		}
-	}
-	return &opened{ReaderAt: f, format: "raw", size: info.Size()}, nil
+	disk.format = format.name
+	return disk, nil
 }
 
 // maxDisk bounds what an image may claim to be the size of, in bytes.

@@ -2,12 +2,17 @@ package verify
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/imgbuild/imgbuild/internal/compress"
 	"github.com/imgbuild/imgbuild/internal/disktest"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	vmdkwriter "github.com/imgbuild/imgbuild/internal/vmdk"
@@ -30,6 +35,73 @@ func TestForeign(t *testing.T) {
 			same(t, raw, file, name)
 		})
 	}
+}
+
+// TestPacked reads what the tools packed.
+func TestPacked(t *testing.T) {
+	raw := disktest.Disk(t, 20<<20)
+	for format, args := range map[string][]string{"raw.zst": {"zstd", "-q", "-k"}, "raw.gz": {"gzip", "-k"}} {
+		t.Run(format, func(t *testing.T) {
+			disktest.Tool(t, args[0], append(args[1:], raw.Name())...)
+			same(t, raw, raw.Name()+strings.TrimPrefix(format, "raw"), format)
+			if left, err := filepath.Glob(filepath.Join(filepath.Dir(raw.Name()), ".*")); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestUnpackBounds: no end of zeros, an end before the end, and no more than the disk takes.
+func TestUnpackBounds(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for want, c := range map[string]struct {
+		ctx context.Context
+		r   io.Reader
+	}{
+		"more than 1000000 bytes": {t.Context(), io.LimitReader(zeros{}, 1_000_001)},
+		"unexpected EOF":          {t.Context(), io.MultiReader(io.LimitReader(zeros{}, 10), iotest.ErrReader(io.ErrUnexpectedEOF))},
+		"canceled":                {cancelled, zeros{}},
+	} {
+		if _, err := unpack(c.ctx, f, c.r, 1_000_000); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(f.Name())); err != nil || len(left) != 1 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// FuzzPacked gives whole small files, of what is unpacked.
+func FuzzPacked(f *testing.F) {
+	f.Add(ours(f, func(w io.Writer, disk *os.File, size int64) error { return compress.Zstd(f.Context(), w, disk, size) }))
+	f.Add(ours(f, func(w io.Writer, disk *os.File, size int64) error { return compress.Gzip(f.Context(), w, disk, size) }))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		file, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := file.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderMaxWindow(1<<22)); err == nil {
+			if disk, err := unpack(t.Context(), file, z, 8<<20); err == nil {
+				disk.close()
+			}
+			z.Close()
+		}
+		_, _ = isGzip(file, int64(len(b))), isGCE(file, int64(len(b)))
+	})
 }
 
 // same holds the disk in a file against a raw one, and reads at the disk's edges.

@@ -71,22 +71,34 @@ func Image(ctx context.Context, file string) (*Report, error) {
 }
 
 // Disk says why the file is no disk that a firmware would look at: its format is
-// not known, or it does not begin with a GPT. What is on it is Image's business.
+// one to be unpacked, or it does not begin with a GPT. What is on it is Image's business.
 func Disk(file string) error {
 	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
 	if err != nil {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	disk, err := open(context.Background(), f)
-	if err == nil {
-		defer disk.close()
-		if _, _, err = readHeader(disk, sectorSize); err != nil {
-			err = fmt.Errorf("no partition table: %w", err)
-		}
-	}
-	if err != nil {
+	if err := firmware(f); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+func firmware(f *os.File) error {
+	format, size, err := tell(f)
+	if err != nil {
+		return err
+	}
+	if format.packed {
+		return fmt.Errorf("%s is for shipping: unpack it first", format.name)
+	}
+	disk, err := format.open(context.Background(), f, size)
+	if err != nil {
+		return err
+	}
+	defer disk.close()
+	if _, _, err := readHeader(disk, sectorSize); err != nil {
+		return fmt.Errorf("no partition table: %w", err)
 	}
 	return nil
 }
