@@ -143,7 +143,8 @@ func (p *Plan) fileOf(format string) string {
 }
 
 // endings are those of formats whose files are not called after them.
-var endings = map[string]string{"ignition": "ign", "butane": "bu", "cloud-init": "cloud-config", "nocloud": "cidata.iso", "nocloud-fat": "cidata.img"}
+var endings = map[string]string{"ignition": "ign", "butane": "bu", "cloud-init": "cloud-config", "nocloud": "cidata.iso", "nocloud-fat": "cidata.img",
+	"containerdisk": "containerdisk.tar", "gce": "gce.tar.gz"}
 
 // merge joins what the components add. Two components that put different
 // things at one path are a mistake of the builder, named.

@@ -42,6 +42,7 @@ var formats = []format{
 	{"vmdk", false, begins("KDMV"), direct(openVMDK)},
 	{"vhd", false, isVHD, direct(openVHD)},
 	{"ova", true, firstIn(isDescriptor), openOVA},
+	{"containerdisk", true, firstIn(isLayout), openContainerDisk},
 	{"raw.zst", true, begins("\x28\xb5\x2f\xfd"), openZstd},
 	{"raw.gz", true, isGzip, openGzip},
 	{"raw", false, func(io.ReaderAt, int64) bool { return true }, func(_ context.Context, f *os.File, size int64) (*opened, error) {

@@ -10,8 +10,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/klauspost/compress/zstd"
-
+	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/internal/compress"
 	"github.com/imgbuild/imgbuild/internal/disktest"
 	"github.com/imgbuild/imgbuild/internal/repro"
@@ -85,23 +84,83 @@ func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 func FuzzPacked(f *testing.F) {
 	f.Add(ours(f, func(w io.Writer, disk *os.File, size int64) error { return compress.Zstd(f.Context(), w, disk, size) }))
 	f.Add(ours(f, func(w io.Writer, disk *os.File, size int64) error { return compress.Gzip(f.Context(), w, disk, size) }))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		file, err := os.Create(filepath.Join(t.TempDir(), "disk"))
-		if err != nil {
-			t.Fatal(err)
+	f.Fuzz(func(t *testing.T, b []byte) { _ = opening(t, b) })
+}
+
+// packaged is a small disk in a format of builder/output.
+func packaged(t testing.TB, format string) []byte {
+	t.Helper()
+	f, err := output.Find(format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst := filepath.Join(t.TempDir(), "node."+format)
+	if err := f.Write(t.Context(), &output.Made{Disk: disktest.Disk(t, 1<<20).Name(), ID: "0123456789abcdef", Role: "worker"}, dst, false); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// opening is the disk of a file with that text, read a little.
+func opening(t testing.TB, b []byte) error {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := open(t.Context(), file)
+	if err != nil {
+		return err
+	}
+	defer disk.close()
+	return readAll(disk, disk.size)
+}
+
+// TestPackageDamage changes what is in an OVA and in a containerDisk.
+func TestPackageDamage(t *testing.T) {
+	for format, changes := range map[string]map[string]func(b []byte) []byte{
+		"ova": {
+			"node.ovf has sha256": func(b []byte) []byte {
+				return bytes.Replace(b, []byte("A Kubernetes node"), []byte("B Kubernetes node"), 1)
+			},
+			"node-disk1.vmdk has sha256": func(b []byte) []byte { b[len(b)-4096]++; return b },
+			"the manifest says \"\"":     func(b []byte) []byte { return bytes.Replace(b, []byte("SHA256("), []byte("SHA512("), 1) },
+			"in this order":              func(b []byte) []byte { return b[:bytes.Index(b, []byte("node-disk1.vmdk\x00"))] },
+		},
+		"containerdisk": {
+			"has sha256":              func(b []byte) []byte { b[1536+100]++; return b },
+			"index.json is not there": func(b []byte) []byte { return b[:bytes.Index(b, []byte("index.json"))] },
+			"invalid character": func(b []byte) []byte {
+				return bytes.Replace(b, []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index`), []byte(`["schemaVersion":2,"mediaType":"application/vnd.oci.image.index`), 1)
+			},
+			"blobs/sha512/": func(b []byte) []byte { at := bytes.LastIndex(b, []byte("sha256:")); copy(b[at:], "sha512"); return b },
+		},
+	} {
+		good := packaged(t, format)
+		if err := opening(t, good); err != nil {
+			t.Errorf("%s: %v", format, err)
 		}
-		defer file.Close()
-		if _, err := file.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderMaxWindow(1<<22)); err == nil {
-			if disk, err := unpack(t.Context(), file, z, 8<<20); err == nil {
-				disk.close()
+		for want, change := range changes {
+			if err := opening(t, change(bytes.Clone(good))); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error %v, want one with %q", format, err, want)
 			}
-			z.Close()
 		}
-		_, _ = isGzip(file, int64(len(b))), isGCE(file, int64(len(b)))
-	})
+	}
+}
+
+// FuzzPackage gives whole small files, of what is a tar.
+func FuzzPackage(f *testing.F) {
+	f.Add(packaged(f, "ova"))
+	f.Add(packaged(f, "containerdisk"))
+	f.Fuzz(func(t *testing.T, b []byte) { _ = opening(t, b) })
 }
 
 // same holds the disk in a file against a raw one, and reads at the disk's edges.
