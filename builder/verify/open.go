@@ -44,6 +44,7 @@ var formats = []format{
 	{"ova", true, firstIn(isDescriptor), openOVA},
 	{"containerdisk", true, firstIn(isLayout), openContainerDisk},
 	{"raw.zst", true, begins("\x28\xb5\x2f\xfd"), openZstd},
+	{"gce", true, isGCE, openGCE},
 	{"raw.gz", true, isGzip, openGzip},
 	{"raw", false, func(io.ReaderAt, int64) bool { return true }, func(_ context.Context, f *os.File, size int64) (*opened, error) {
 		return &opened{ReaderAt: f, size: size}, nil

@@ -1,7 +1,9 @@
 package verify
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"io"
 	"os"
@@ -152,6 +154,34 @@ func TestPackageDamage(t *testing.T) {
 			if err := opening(t, change(bytes.Clone(good))); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: error %v, want one with %q", format, err, want)
 			}
+		}
+	}
+}
+
+// TestGCEDamage: what is no image of Compute Engine is told so.
+func TestGCEDamage(t *testing.T) {
+	for want, entries := range map[string][]tar.Header{
+		"disk.img of 1073741824 bytes": {{Name: "disk.img", Size: 1 << 30}},
+		"disk.raw of 1048576 bytes":    {{Name: "disk.raw", Size: 1 << 20}},
+		"lies behind disk.raw":         {{Name: "disk.raw"}, {Name: "more"}},
+		"unexpected EOF":               {{Name: "disk.raw", Size: 1 << 30}},
+	} {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		w := tar.NewWriter(z)
+		for _, h := range entries {
+			h.Typeflag, h.Mode = tar.TypeReg, 0o644
+			if err := w.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = w.Flush()
+		if len(entries) > 1 {
+			_ = w.Close()
+		}
+		_ = z.Close()
+		if err := opening(t, b.Bytes()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
 }

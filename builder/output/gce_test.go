@@ -1,0 +1,58 @@
+package output
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imgbuild/imgbuild/internal/disktest"
+	"github.com/imgbuild/imgbuild/internal/gpt"
+)
+
+// TestGCE unpacks the image with tar: the disk is a whole GiB, its table is one that sgdisk has
+// nothing to say of, and all between the tables is as it was.
+func TestGCE(t *testing.T) {
+	m := made(t)
+	file, dir := write(t, m, "gce", "master.gce.tar.gz"), t.TempDir()
+	if out := disktest.Tool(t, "tar", "--numeric-owner", "-tvzf", file); !strings.HasPrefix(out, "-rw-r--r-- 0/0") || strings.Count(out, "\n") != 1 {
+		t.Errorf("tar has %s", out)
+	}
+	disktest.Tool(t, "tar", "-C", dir, "-Sxzf", file)
+	disk, err := os.Open(filepath.Join(dir, "disk.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	if info, err := disk.Stat(); err != nil || info.Size() != 1<<30 {
+		t.Fatalf("%v; %d bytes", err, info.Size())
+	}
+	if out := disktest.Tool(t, "sgdisk", "-v", disk.Name()); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk: %s", out)
+	}
+	raw, err := os.Open(m.Disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	want, err1 := gpt.Read(raw)
+	got, err2 := gpt.Read(disk)
+	if diff := cmp.Diff(want, got); diff != "" || err1 != nil || err2 != nil {
+		t.Error(diff, err1, err2)
+	}
+	a, b := make([]byte, 20*mib-tableFirst-tableLast), make([]byte, 20*mib-tableFirst-tableLast)
+	_, err1 = raw.ReadAt(a, tableFirst)
+	_, err2 = disk.ReadAt(b, tableFirst)
+	if err1 != nil || err2 != nil || string(a) != string(b) {
+		t.Error("the disk is another", err1, err2)
+	}
+}
+
+func TestGCERefused(t *testing.T) {
+	m := &Made{Disk: disktest.Disk(t, mib).Name()}
+	if err := writeGCE(t.Context(), m, filepath.Join(t.TempDir(), "out"), false); err == nil || !strings.Contains(err.Error(), "reading the partition table") {
+		t.Error(err)
+	}
+}
