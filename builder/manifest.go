@@ -81,12 +81,18 @@ type Written struct {
 	SHA256 string `json:"sha256"`
 }
 
+// together is how many outputs are written at once: two, for each packs with all processors
+// where there is much to pack, and what it does besides, it does with one.
+const together = 2
+
 // writeOutputs makes every output in the scratch folder, those that consume the
 // disk last. What they measure is not known yet.
 func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scratch string) (*Manifest, error) {
 	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: from.disk.RootHash, UKI: from.disk.UKI,
 		Spec: p.Spec.Canonical(), Images: p.Images, Inputs: p.Inputs, Tools: p.Tools, Join: joinFlag(o.join)}
 	for _, last := range []bool{false, true} {
+		group, sub := errgroup.WithContext(ctx)
+		group.SetLimit(together)
 		for _, out := range p.Outputs {
 			format, err := output.Find(out.Format)
 			if err != nil {
@@ -95,19 +101,30 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scra
 			if format.Last != last {
 				continue
 			}
-			done := o.Report.Stage("writing " + out.File)
-			file := filepath.Join(scratch, out.File)
-			if err := format.Write(ctx, &from.Made, file, out.Compress); err != nil {
-				return nil, err
-			}
 			m.Outputs = append(m.Outputs, Written{Format: out.Format, File: out.File})
-			done()
-			if info, err := os.Stat(file); err == nil && format.Limit > 0 && info.Size() > format.Limit {
-				o.Report.Note("%s has %d bytes, and some clouds take %d: build with --set output.compress=true (cloud-init), or have a short config point to it by a URL with its digest (ignition.config.replace, #include)", out.File, info.Size(), format.Limit)
-			}
+			group.Go(func() error {
+				return writeOutput(sub, o, format, &from.Made, filepath.Join(scratch, out.File), out.Compress)
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return nil, err
 		}
 	}
 	return m, nil
+}
+
+func writeOutput(ctx context.Context, o Options, format output.Format, from *output.Made, file string, compress bool) error {
+	defer o.Report.Stage("writing " + filepath.Base(file))()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := format.Write(ctx, from, file, compress); err != nil {
+		return err
+	}
+	if info, err := os.Stat(file); err == nil && format.Limit > 0 && info.Size() > format.Limit {
+		o.Report.Note("%s has %d bytes, and some clouds take %d: build with --set output.compress=true (cloud-init), or have a short config point to it by a URL with its digest (ignition.config.replace, #include)", filepath.Base(file), info.Size(), format.Limit)
+	}
+	return nil
 }
 
 // measure fills in size and digest of the output that lies at file, and sees to

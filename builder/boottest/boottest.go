@@ -28,7 +28,7 @@ const (
 // Node describes one machine.
 type Node struct {
 	Name    string // also the folder of its overlay
-	Image   string // raw or qcow2
+	Image   string // raw, qcow2, vmdk, vhd or vhdx
 	Config  []byte // node config; empty: none
 	Via     string // how it gets there: qemu.SMBIOS, qemu.FWCfg or Seed
 	IP      string
@@ -141,9 +141,13 @@ func removeSeed(o qemu.Options) error {
 	return os.Remove(o.Seed)
 }
 
+// formatOf is what QEMU calls the format of an image, by its ending.
 func formatOf(image string) string {
-	if strings.HasSuffix(image, ".qcow2") {
-		return "qcow2"
+	switch ending := filepath.Ext(image); ending {
+	case ".qcow2", ".vmdk", ".vhdx":
+		return ending[1:]
+	case ".vhd":
+		return "vpc"
 	}
 	return "raw"
 }

@@ -78,7 +78,7 @@ func TestSameBytes(t *testing.T) {
 }
 
 // hasID are the formats that give a disk an id of its own.
-var hasID = map[string]bool{"vmdk": true, "ova": true, "vhd": true}
+var hasID = map[string]bool{"vmdk": true, "ova": true, "vhd": true, "vhdx": true}
 
 func digest(t testing.TB, file string) string {
 	t.Helper()
@@ -132,4 +132,11 @@ func TestCompressed(t *testing.T) {
 			t.Errorf("%s: %v; unpacked, the disk is another", format, err)
 		}
 	}
+}
+
+func TestVHDX(t *testing.T) {
+	m := made(t)
+	file := write(t, m, "vhdx", "master.vhdx")
+	disktest.Tool(t, "qemu-img", "check", "-f", "vhdx", file)
+	disktest.Compare(t, m.Disk, "driver=vhdx,file.filename="+file)
 }

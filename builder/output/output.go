@@ -72,6 +72,7 @@ func All() []Format {
 		{Name: "vhd", Doc: "fixed VHD, for Azure", Needs: Disk, Write: writeVHD},
 		{Name: "raw.zst", Doc: "the disk as zstd", Needs: Disk, Write: writeRawZstd},
 		{Name: "raw.gz", Doc: "the disk as gzip", Needs: Disk, Write: writeRawGzip},
+		{Name: "vhdx", Doc: "dynamic VHDX, for Hyper-V", Needs: Disk, Write: writeVHDX},
 		{Name: "gce", Doc: "image for Google Compute Engine: disk.raw of whole GiB, as tar.gz", Needs: Disk, Write: writeGCE},
 		{Name: "containerdisk", Doc: "container image of the qcow2, for KubeVirt: an OCI layout as a tar", Needs: Disk, Write: writeContainerDisk},
 		{Name: "butane", Doc: "the node on a host, as a Butane config", Needs: Payload, Reads: AsConfig, Write: writeButane},

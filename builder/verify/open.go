@@ -40,6 +40,7 @@ type format struct {
 var formats = []format{
 	{"qcow2", false, begins("QFI\xfb"), direct(openQcow2)},
 	{"vmdk", false, begins("KDMV"), direct(openVMDK)},
+	{"vhdx", false, begins("vhdxfile"), direct(openVHDX)},
 	{"vhd", false, isVHD, direct(openVHD)},
 	{"ova", true, firstIn(isDescriptor), openOVA},
 	{"containerdisk", true, firstIn(isLayout), openContainerDisk},

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,12 +18,14 @@ import (
 	"github.com/imgbuild/imgbuild/internal/compress"
 	"github.com/imgbuild/imgbuild/internal/disktest"
 	"github.com/imgbuild/imgbuild/internal/repro"
+	vhdxwriter "github.com/imgbuild/imgbuild/internal/vhdx"
 	vmdkwriter "github.com/imgbuild/imgbuild/internal/vmdk"
 )
 
 // foreign are formats as QEMU writes them, from a raw disk.
 var foreign = map[string][]string{
 	"vmdk": {"-O", "vmdk", "-o", "subformat=streamOptimized"},
+	"vhdx": {"-O", "vhdx"},
 	"vhd":  {"-O", "vpc", "-o", "subformat=fixed,force_size=on"},
 }
 
@@ -305,6 +309,64 @@ func TestVMDKDamage(t *testing.T) {
 			copy(b[grain+8:], append([]byte{8, 0, 0, 0}, "\x78\x9c\x03\x00\x00\x00\x00\x01"...))
 			return b
 		},
+	})
+}
+
+// ourVHDX is a disk of 1 MiB: the table is at 3 MiB, the block behind it.
+func ourVHDX(t testing.TB) []byte {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk.vhdx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := vhdxwriter.Write(t.Context(), f, disktest.Disk(t, 1<<20), 1<<20, repro.UUID("test")); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// fixed has the CRC-32C of the structure at that place entered anew.
+func fixed(b []byte, at, size int) []byte {
+	s := b[at : at+size]
+	clear(s[4:8])
+	binary.LittleEndian.PutUint32(s[4:], crc32.Checksum(s, crc32.MakeTable(crc32.Castagnoli)))
+	return b
+}
+
+func TestVHDXDamage(t *testing.T) {
+	const headers, regions, items, table = 64 << 10, 192 << 10, 2<<20 + 64<<10, 3 << 20
+	second := func(b []byte) []byte { return fixed(b, headers+64<<10, 4<<10) }
+	both := func(b []byte) []byte { return fixed(fixed(b, regions, 64<<10), regions+64<<10, 64<<10) }
+	refused(t, ourVHDX(t), openVHDX, map[string]func(b []byte) []byte{
+		"neither of its headers":  func(b []byte) []byte { b[headers+100]++; b[headers+64<<10+100]++; return b },
+		"version 2":               func(b []byte) []byte { b[headers+64<<10+66] = 2; return second(b) },
+		"log to replay":           func(b []byte) []byte { b[headers+64<<10+48] = 1; return second(b) },
+		"neither of its region":   func(b []byte) []byte { b[regions+100]++; b[regions+64<<10+100]++; return b },
+		"no block allocation":     func(b []byte) []byte { b[regions+16]++; b[regions+64<<10+16]++; return both(b) },
+		"no metadata":             func(b []byte) []byte { b[2<<20]++; return b },
+		"has 0 bytes, want":       func(b []byte) []byte { b[2<<20+32]++; return b },
+		"in blocks of 524288":     func(b []byte) []byte { b[items+2] = 8; return b },
+		"a parent":                func(b []byte) []byte { b[items+4] = 2; return b },
+		"block 0 has the state 7": func(b []byte) []byte { b[table] = 7; return b },
+		"EOF":                     func(b []byte) []byte { b[table+6] = 1; return b },
+		"block 0 is not in": func(b []byte) []byte {
+			b[regions+16+24+2], b[regions+64<<10+16+24+2] = 0, 0
+			return both(b)
+		},
+	})
+}
+
+func FuzzVHDX(f *testing.F) {
+	f.Add(ourVHDX(f))
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		if disk, size, err := openVHDX(bytes.NewReader(b), int64(len(b))); err == nil {
+			_ = readAll(disk, size)
+		}
 	})
 }
 

@@ -63,6 +63,7 @@ var forbidden = []struct {
 	{"builder/verify", "internal/containerd", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/sparse", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/compress", nil, "the checker shares nothing with the writers"},
+	{"builder/verify", "internal/vhdx", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/vmdk", nil, "the checker shares nothing with the writers"},
 	{"builder/host", "internal/run", nil, "what a host gets is decided, not done"},
 	{"builder/host", "internal/store", nil, "what a host gets is decided, not done"},

@@ -26,7 +26,7 @@ const (
 
 // Options describe a machine.
 type Options struct {
-	Disk, Format string            // image and its format, raw or qcow2; empty: no disk
+	Disk, Format string            // image and its format, as QEMU calls it; empty: no disk
 	DiskSize     int64             // bytes of the overlay; 0 for the image's own
 	Memory, CPUs int               // MiB, virtual processors
 	UUID         string            // SMBIOS system UUID, by which guests know the machine; empty: QEMU's, which is none
