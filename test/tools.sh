@@ -18,6 +18,7 @@ want /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 want arch-test arch-test
 want qemu-system-x86_64 qemu-system-x86
 want qemu-img qemu-utils
+want zstd zstd
 want /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
 want fsck.erofs erofs-utils
 want veritysetup cryptsetup-bin
