@@ -96,7 +96,7 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scra
 		for _, out := range p.Outputs {
 			format, err := output.Find(out.Format)
 			if err != nil {
-				return nil, err
+				return nil, errors.Join(err, group.Wait())
 			}
 			if format.Last != last {
 				continue

@@ -93,6 +93,18 @@ func FuzzPacked(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { _ = opening(t, b) })
 }
 
+// TestPackedText: a config that is packed as a disk is no config, and not good.
+func TestPackedText(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(file, []byte("#cloud-config\n"+strings.Repeat("# nothing\n", 200)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	disktest.Tool(t, "zstd", "-q", file)
+	if r, err := Image(t.Context(), file+".zst"); err == nil || !strings.Contains(err.Error(), "partition table") {
+		t.Error(r, err)
+	}
+}
+
 // packaged is a small disk in a format of builder/output.
 func packaged(t testing.TB, format string) []byte {
 	t.Helper()

@@ -56,6 +56,7 @@ func Image(ctx context.Context, file string) (*Report, error) {
 	}
 	defer disk.close()
 	switch {
+	case disk.format != "raw": // nothing but a disk comes in another format
 	case isEROFS(disk) || isSealed(disk, disk.size):
 		return Extension(ctx, file)
 	case isTar(disk):
