@@ -29,7 +29,7 @@ func openVHD(f io.ReaderAt, size int64) (io.ReaderAt, int64, error) {
 	if said != ^sum {
 		return nil, 0, errors.New("the footer's checksum is wrong")
 	}
-	if disk := be.Uint64(footer[48:]); disk != uint64(size-sectorSize) { // #nosec G115 -- the footer was read
+	if disk := be.Uint64(footer[48:]); disk != uint64(size-sectorSize) { //nolint:gosec // the footer was read
 		return nil, 0, fmt.Errorf("its footer speaks of %d bytes, before it lie %d", disk, size-sectorSize)
 	}
 	return io.NewSectionReader(f, 0, size-sectorSize), size - sectorSize, nil

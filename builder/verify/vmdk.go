@@ -93,7 +93,7 @@ func (v *vmdk) read(p []byte, grain, off int64) error {
 		return err
 	}
 	length := int64(le.Uint32(marker[8:]))
-	if le.Uint64(marker) != uint64(grain)*(grainSize/sectorSize) || length > 2*grainSize { // #nosec G115 -- not negative
+	if le.Uint64(marker) != uint64(grain)*(grainSize/sectorSize) || length > 2*grainSize { //nolint:gosec // not negative
 		return fmt.Errorf("grain %d: its marker is of sector %d, with %d bytes", grain, le.Uint64(marker), length)
 	}
 	plain, err := v.unpack(io.NewSectionReader(v.f, at+12, length))
