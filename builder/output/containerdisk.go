@@ -36,21 +36,14 @@ func writeContainerDisk(ctx context.Context, m *Made, dst string, _ bool) error 
 	if err := writeQcow2(ctx, m, disk, false); err != nil {
 		return err
 	}
-	in, err := os.Open(disk) // #nosec G304 -- our own scratch file
-	if err != nil {
-		return err
-	}
-	defer in.Close() //nolint:errcheck // read only
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	plain, err := layer(name, in, info.Size())
-	if err != nil {
-		return err
-	}
-	return create(dst, func(out *os.File) error {
-		return writeLayout(ctx, out, plain, v1.Platform{Architecture: m.Arch, OS: "linux"}, name)
+	return reading(disk, func(in *os.File, size int64) error {
+		plain, err := layer(name, in, size)
+		if err != nil {
+			return err
+		}
+		return create(dst, func(out *os.File) error {
+			return writeLayout(ctx, out, plain, v1.Platform{Architecture: m.Arch, OS: "linux"}, name)
+		})
 	})
 }
 
@@ -68,11 +61,6 @@ func layer(name string, disk io.ReaderAt, size int64) (sparse.Joined, error) {
 	}
 	return sparse.Joined{part(head.Bytes()), {Src: disk, Size: size}, part(ending(size))}, nil
 }
-
-func part(b []byte) sparse.Part { return sparse.Part{Src: bytes.NewReader(b), Size: int64(len(b))} }
-
-// ending fills a tar's file up to a whole block, and ends the tar.
-func ending(size int64) []byte { return make([]byte, -size&511+2*512) }
 
 // writeLayout writes the layout's tar. The layer's name is its digest, which is known once it is
 // written: its header, whose length does not depend on it, follows then.

@@ -49,61 +49,21 @@ func writeOVA(ctx context.Context, m *Made, dst string, _ bool) error {
 	if err != nil {
 		return err
 	}
-	in, err := os.Open(disk) // #nosec G304 -- our own scratch file
-	if err != nil {
-		return err
-	}
-	defer in.Close() //nolint:errcheck // read only
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	name := strings.TrimSuffix(filepath.Base(dst), filepath.Ext(dst))
-	var text bytes.Buffer
-	if err := descriptor.Execute(&text, map[string]any{"Name": name, "FileSize": info.Size(), "DiskSize": capacity,
-		"Role": m.Role, "Kubernetes": m.Version, "Memory": memory[m.Role]}); err != nil {
-		return fmt.Errorf("writing the OVF descriptor: %w", err)
-	}
-	manifest := fmt.Appendf(nil, "SHA256(%s.ovf)= %x\nSHA256(%s-disk1.vmdk)= %x\n", name, sha256.Sum256(text.Bytes()), name, digest.Sum(nil))
-	return create(dst, func(out *os.File) error {
-		w := tar.NewWriter(out)
-		return errors.Join(
-			add(ctx, w, name+".ovf", int64(text.Len()), &text),
-			add(ctx, w, name+".mf", int64(len(manifest)), bytes.NewReader(manifest)),
-			add(ctx, w, name+"-disk1.vmdk", info.Size(), in),
-			w.Close())
+	return reading(disk, func(in *os.File, packed int64) error {
+		name := strings.TrimSuffix(filepath.Base(dst), filepath.Ext(dst))
+		var text bytes.Buffer
+		if err := descriptor.Execute(&text, map[string]any{"Name": name, "FileSize": packed, "DiskSize": capacity,
+			"Role": m.Role, "Kubernetes": m.Version, "Memory": memory[m.Role]}); err != nil {
+			return fmt.Errorf("writing the OVF descriptor: %w", err)
+		}
+		manifest := fmt.Appendf(nil, "SHA256(%s.ovf)= %x\nSHA256(%s-disk1.vmdk)= %x\n", name, sha256.Sum256(text.Bytes()), name, digest.Sum(nil))
+		return create(dst, func(out *os.File) error {
+			w := tar.NewWriter(out)
+			return errors.Join(
+				add(ctx, w, name+".ovf", int64(text.Len()), &text),
+				add(ctx, w, name+".mf", int64(len(manifest)), bytes.NewReader(manifest)),
+				add(ctx, w, name+"-disk1.vmdk", packed, in),
+				w.Close())
+		})
 	})
-}
-
-// add adds a file to a tar.
-func add(ctx context.Context, w *tar.Writer, name string, size int64, content io.Reader) error {
-	h := header(name, size)
-	if err := w.WriteHeader(&h); err != nil {
-		return err
-	}
-	_, err := io.Copy(w, reader{ctx, content})
-	return err
-}
-
-// header is that of a file in a tar: a ustar one up to 8 GiB, as everything reads.
-func header(name string, size int64) tar.Header {
-	h := tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: repro.Epoch(), Format: tar.FormatUSTAR}
-	if size >= 8<<30 {
-		h.Format = tar.FormatGNU
-	}
-	return h
-}
-
-// reader ends with its context.
-type reader struct {
-	ctx context.Context
-	io.Reader
-}
-
-// Read implements io.Reader.
-func (r reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
 }
