@@ -64,7 +64,7 @@ func next(f *os.File, at, size int64) (data, end int64, err error) {
 func add(h hash.Hash, f *os.File, at, size int64) (err error) {
 	page := at % int64(os.Getpagesize())
 	data, err := unix.Mmap(int(f.Fd()), at-page, int(page+size), unix.PROT_READ, unix.MAP_SHARED) // #nosec G115 -- at most a block and a page
-	if err != nil { // there are file systems that cannot map
+	if err != nil {                                                                               // there are file systems that cannot map
 		_, err = io.Copy(h, io.NewSectionReader(f, at, size))
 		return err
 	}

@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,28 +84,23 @@ func TestClones(t *testing.T) {
 	}
 	b := newBench(t)
 	seen := map[string]map[string]int{} // identity → what a machine said → how many said it
-	for n := range *boots {
-		name := fmt.Sprintf("clone-%d", n)
-		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		m := b.start(t, name, n, b.config)
-		for _, id := range identities {
-			said, err := ask(ctx, m, id.command)
-			if err != nil {
-				net, _ := m.Sh(ctx, "cat /run/systemd/netif/links/* /run/systemd/netif/leases/*")
-				t.Errorf("%s: %s: %v\n%s\n%s", name, id.name, err, net, m.Tail(15))
-			}
-			if seen[id.name] == nil {
-				seen[id.name] = map[string]int{}
-			}
-			seen[id.name][said]++
+	var mu sync.Mutex
+	t.Run("machines", func(t *testing.T) { // two at a time; ends when all have
+		for n := range *boots {
+			t.Run(strconv.Itoa(n), func(t *testing.T) {
+				t.Parallel()
+				said := b.identities(t, n)
+				mu.Lock()
+				defer mu.Unlock()
+				for name, id := range said {
+					if seen[name] == nil {
+						seen[name] = map[string]int{}
+					}
+					seen[name][id]++
+				}
+			})
 		}
-		if n == 0 {
-			t.Run("another system's config", func(t *testing.T) { b.carried(ctx, t, m, "10.0.0.20") })
-			kit.Must(t, m.PowerOff(ctx)) // its disk is copied below
-		}
-		_ = m.Kill()
-		cancel()
-	}
+	})
 	for _, id := range identities {
 		if len(seen[id.name]) != *boots {
 			t.Errorf("%s: %d boots said %v", id.name, *boots, seen[id.name])
@@ -113,6 +110,28 @@ func TestClones(t *testing.T) {
 	if *update && !t.Failed() {
 		kit.Must(t, os.WriteFile(page, report(seen), 0o644))
 	}
+}
+
+// identities boots a new machine and asks for all that is its own. The first one's disk
+// is copied later: it is powered off, and has more to tell before.
+func (b *bench) identities(t *testing.T, n int) map[string]string {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	m := b.start(t, fmt.Sprintf("clone-%d", n), n, b.config)
+	defer m.Kill() //nolint:errcheck // it is only asked
+	said := map[string]string{}
+	for _, id := range identities {
+		var err error
+		if said[id.name], err = ask(ctx, m, id.command); err != nil {
+			net, _ := m.Sh(ctx, "cat /run/systemd/netif/links/* /run/systemd/netif/leases/*")
+			t.Errorf("%s: %v\n%s\n%s", id.name, err, net, m.Tail(15))
+		}
+	}
+	if n == 0 {
+		t.Run("another system's config", func(t *testing.T) { b.carried(ctx, t, m, "10.0.0.20") })
+		kit.Must(t, m.PowerOff(ctx))
+	}
+	return said
 }
 
 // ask waits for the machine to come up, and then a minute and a half for one answer.

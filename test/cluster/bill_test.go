@@ -12,6 +12,7 @@ import (
 	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdxlib"
 
+	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
@@ -88,7 +89,7 @@ func readCycloneDX(t *testing.T, file string) *cyclonedx.BOM {
 
 // billIsTrue holds the bills against what the booted nodes themselves say.
 func (s *suite) billIsTrue(t *testing.T) {
-	for role, m := range s.nodes() {
+	s.onBoth(t, func(t *testing.T, role string, m *boottest.Machine) {
 		bom := readCycloneDX(t, filepath.Join(s.kit.Dir, "out", role+".cdx.json"))
 		packages, parts := map[string]string{}, map[string]string{}
 		for _, c := range *bom.Components {
@@ -115,5 +116,5 @@ func (s *suite) billIsTrue(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %d packages, parts %v", role, len(packages), parts)
-	}
+	})
 }

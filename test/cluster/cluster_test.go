@@ -156,10 +156,22 @@ func (s *suite) nodes() map[string]*boottest.Machine {
 	return map[string]*boottest.Machine{"master": s.c.Master, "worker": s.c.Worker}
 }
 
+// onBoth does the same to both nodes at once.
+func (s *suite) onBoth(t *testing.T, do func(t *testing.T, role string, m *boottest.Machine)) {
+	t.Run("on", func(t *testing.T) { // ends when both have
+		for role, m := range s.nodes() {
+			t.Run(role, func(t *testing.T) {
+				t.Parallel()
+				do(t, role, m)
+			})
+		}
+	})
+}
+
 // preflight wants kubeadm's own checks, as the agent ran them before init and
 // join, without an error and without a warning.
 func (s *suite) preflight(t *testing.T) {
-	for role, m := range s.nodes() {
+	s.onBoth(t, func(t *testing.T, role string, m *boottest.Machine) {
 		text := sh(t, m, "cat /run/imgbuild/status.json")
 		var status firstboot.Status
 		must(t, json.Unmarshal([]byte(text), &status))
@@ -169,12 +181,12 @@ func (s *suite) preflight(t *testing.T) {
 		if log := sh(t, m, "cat /var/lib/imgbuild/firstboot/kubeadm-*preflight.log"); strings.Contains(log, "[WARNING") || !strings.Contains(log, "[preflight] Running pre-flight checks") {
 			t.Errorf("%s: kubeadm said:\n%s", role, log)
 		}
-	}
+	})
 }
 
 // checks runs every check that the plan carries, on the node of its role.
 func (s *suite) checks(t *testing.T) {
-	for role, m := range s.nodes() {
+	s.onBoth(t, func(t *testing.T, role string, m *boottest.Machine) {
 		if len(s.plans[role].Checks) < 20 {
 			t.Errorf("%s: the plan has only %d checks", role, len(s.plans[role].Checks))
 		}
@@ -187,7 +199,7 @@ func (s *suite) checks(t *testing.T) {
 				t.Errorf("%s: %s: %s: %v\n%s", role, r.Name, r.Command, r.Err, r.Output)
 			}
 		}
-	}
+	})
 }
 
 // pods wants a pod on the worker to reach a pod on the master, by address and by
@@ -275,14 +287,14 @@ func (s *suite) secrets(t *testing.T) {
 	must(t, err)
 	_, rest, _ := strings.Cut(string(data), "\ntoken: ")
 	token, _, _ := strings.Cut(rest, "\n")
-	for role, m := range s.nodes() {
+	s.onBoth(t, func(t *testing.T, role string, m *boottest.Machine) {
 		sh(t, m, "! journalctl -b --no-pager | grep -F "+token[7:])
 		sh(t, m, "! grep -rIlF "+token[7:]+" /var/lib/imgbuild /var/log /etc /proc/cmdline 2>/dev/null | grep .")
 		sh(t, m, "test ! -e /run/imgbuild/kubeadm.yaml")
 		if log, err := os.ReadFile(filepath.Join(m.Dir, "console.log")); err != nil || strings.Contains(string(log), token[7:]) {
 			t.Errorf("%s: the console shows the token (%v)", role, err)
 		}
-	}
+	})
 	sh(t, s.c.Worker, "! find /etc/kubernetes /var/lib/imgbuild -name '*.key' | grep .")
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
@@ -100,9 +101,9 @@ func (s *suite) restart(t *testing.T) {
 		before[role] = sh(t, m, others)
 	}
 	g := s.c.Guard(t.Context(), 4*guardRate, s.targets()...)
-	for _, m := range s.nodes() {
+	s.onBoth(t, func(t *testing.T, _ string, m *boottest.Machine) {
 		sh(t, m, "for i in 1 2 3 4 5 6; do systemctl restart imgbuild-firewall && systemctl reset-failed imgbuild-firewall && sleep 0.5 || exit 1; done")
-	}
+	})
 	_, err := g.Stop()
 	must(t, err)
 	heard := s.c.Stranger.Heard()

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
@@ -20,8 +22,8 @@ import (
 // judgeModule is kube-bench's; its own configuration lies in it.
 const judgeModule, judgeConfig = "github.com/aquasecurity/kube-bench", "cis-1.12"
 
-// judgeDir is where the nodes get it, in memory.
-const judgeDir = "/run/kube-bench"
+// judgeDir is where the nodes put it, in memory; judgeAddr is where they get it.
+const judgeDir, judgeAddr = "/run/kube-bench", boottest.Gateway + ":8099"
 
 // rewrite is the part of an upgrade that writes the kubelet's configuration anew, with
 // kubeadm's own modes, and the kubelet's new start.
@@ -33,6 +35,9 @@ var skips = map[string]string{
 	"1.1.12": "kubeadm runs etcd as root, so root owns its data",
 	"1.2.5":  "kubelets sign their serving certificates themselves until an approver of the operator's signs them",
 }
+
+// targets are what kube-bench judges of a role.
+var targets = map[string][]string{"master": {"master", "etcd", "node"}, "worker": {"node"}}
 
 // scored is how many checks of each target kube-bench calls automated.
 var scored = map[string]int{"master": 47, "etcd": 6, "node": 12}
@@ -77,14 +82,22 @@ func buildJudge(ctx context.Context, k kit.Kit) (string, error) {
 
 // hardening has kube-bench judge both nodes, with the checks of its own cis-1.12.
 func (s *suite) hardening(t *testing.T) {
+	l, err := s.c.Net.Listen(judgeAddr)
+	must(t, err)
+	defer l.Close()
+	go hand(l, s.images.judge)
+	var mu sync.Mutex
 	count := map[string]int{}
-	for role, targets := range map[string][]string{"master": {"master", "etcd", "node"}, "worker": {"node"}} {
-		m := s.nodes()[role]
-		s.fetch(t, m, s.images.judge, judgeDir)
+	s.onBoth(t, func(t *testing.T, role string, m *boottest.Machine) {
+		sh(t, m, "mkdir -p "+judgeDir+" && tar -x -C "+judgeDir+" </dev/tcp/"+strings.Replace(judgeAddr, ":", "/", 1)+" && test -x "+judgeDir+"/kube-bench")
 		sh(t, m, rewrite)
-		for _, target := range targets {
+		defer sh(t, m, "rm -rf "+judgeDir)
+		found := judged(t, m, targets[role]...)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, target := range targets[role] {
 			n := 0
-			for _, f := range judged(t, m, target) {
+			for _, f := range found[target] {
 				if f.Scored {
 					n++
 					count[verdict(t, role, f)]++
@@ -94,8 +107,7 @@ func (s *suite) hardening(t *testing.T) {
 				t.Errorf("%s: kube-bench has %d scored checks of %s, want %d", role, n, target, scored[target])
 			}
 		}
-		sh(t, m, "rm -rf "+judgeDir)
-	}
+	})
 	t.Logf("kube-bench %s on both nodes: %d scored checks pass, %d fail, %d are skips: %v", judgeConfig, count["passed"], count["failed"], count["skipped"], slices.Sorted(maps.Keys(skips)))
 }
 
@@ -116,37 +128,34 @@ func verdict(t *testing.T, role string, f finding) string {
 	return "failed"
 }
 
-func judged(t *testing.T, m *boottest.Machine, target string) (out []finding) {
+// judged is what kube-bench finds on a node, by its target.
+func judged(t *testing.T, m *boottest.Machine, targets ...string) map[string][]finding {
 	t.Helper()
-	text := sh(t, m, fmt.Sprintf("cd %s && PATH=$PATH:/usr/sbin KUBECONFIG=/etc/kubernetes/kubelet.conf ./kube-bench run --targets %s --benchmark %s --config-dir cfg --config cfg/config.yaml --json", judgeDir, target, judgeConfig))
+	text := sh(t, m, fmt.Sprintf("cd %s && PATH=$PATH:/usr/sbin KUBECONFIG=/etc/kubernetes/kubelet.conf ./kube-bench run --targets %s --benchmark %s --config-dir cfg --config cfg/config.yaml --json", judgeDir, strings.Join(targets, ","), judgeConfig))
 	var c controls
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		t.Fatalf("kube-bench on %s: %v\n%s", m.Name, err, text)
 	}
+	out := map[string][]finding{}
 	for _, group := range c.Controls {
 		for _, test := range group.Tests {
-			out = append(out, test.Results...)
+			out[group.NodeType] = append(out[group.NodeType], test.Results...)
 		}
 	}
 	return out
 }
 
-// fetch unpacks an archive on a node, which gets it from the gateway.
-func (s *suite) fetch(t *testing.T, m *boottest.Machine, archive, dir string) {
-	t.Helper()
-	l, err := s.c.Net.Listen(boottest.Gateway + ":8099")
-	must(t, err)
-	defer l.Close()
-	go func() {
+// hand gives a file to everybody who connects.
+func hand(l net.Listener, file string) {
+	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return // closed
 		}
-		defer conn.Close()
-		if f, err := os.Open(archive); err == nil {
+		if f, err := os.Open(file); err == nil {
 			_, _ = io.Copy(conn, f)
 			_ = f.Close()
 		}
-	}()
-	sh(t, m, fmt.Sprintf("mkdir -p %s && tar -x -C %[1]s </dev/tcp/%s/8099 && test -x %[1]s/kube-bench", dir, boottest.Gateway))
+		_ = conn.Close()
+	}
 }
