@@ -14,6 +14,7 @@ import (
 
 // modes are the overlay files that are not 0644.
 var modes = map[string]uint32{
+	"/usr/lib/imgbuild/ignition/setfiles":                       0o755,
 	"/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf": 0o600, // CIS 4.1.1
 	"/usr/lib/systemd/system/kubelet.service":                   0o600, // CIS 4.1.1, too: its benchmark looks here first
 	"/etc/ssh/sshd_config.d/10-imgbuild.conf":                   0o600,

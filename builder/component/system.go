@@ -17,7 +17,7 @@ func system() Component {
 			Cmdline: []string{"systemd.firstboot=off", "panic=10"},
 			Checks: []Check{
 				{"no failed units", `! for u in $(systemctl --failed --no-legend --plain | cut -d" " -f1); do systemctl status --no-pager --lines=20 "$u"; journalctl -b --no-pager -p warning | head -60; done | grep .`},
-				{"own units may do little", `! for u in $(systemctl list-unit-files --no-legend 'imgbuild-*.service' | cut -d" " -f1); do t=30; [ $u = imgbuild-firstboot.service ] && t=70; systemd-analyze security --no-pager --threshold=$t $u >/run/said || { echo $u; tail -1 /run/said; }; done | grep .`},
+				{"own units may do little", `! for u in $(systemctl list-unit-files --no-legend 'imgbuild-*.service' | cut -d" " -f1); do t=30; case $u in imgbuild-firstboot.*|imgbuild-ignition.*) t=70;; esac; systemd-analyze security --no-pager --threshold=$t $u >/run/said || { echo $u; tail -1 /run/said; }; done | grep .`},
 				{"cgroup v2", "[ $(stat -fc %T /sys/fs/cgroup) = cgroup2fs ]"},
 			},
 		}),

@@ -51,6 +51,15 @@ func TestConvert(t *testing.T) {
 	}
 }
 
+// TestOldIgnition carries what Flatcar's older configs say.
+func TestOldIgnition(t *testing.T) {
+	d, err := Read("old.ign", []byte(`{"ignition": {"version": "2.3.0"},
+ "storage": {"files": [{"filesystem": "root", "path": "/etc/motd.d/site", "mode": 420, "contents": {"source": "data:,hello"}}]}}`))
+	if err != nil || len(d.Found) > 0 || len(d.node.Files) != 1 || d.node.Files[0].Path != "/etc/motd.d/site" {
+		t.Errorf("%v %+v", err, d)
+	}
+}
+
 // TestNoConfig has one clear error for what is none.
 func TestNoConfig(t *testing.T) {
 	for text, want := range map[string]string{
@@ -58,7 +67,8 @@ func TestNoConfig(t *testing.T) {
 		"just words":                         "this is no config",
 		"a: [":                               "a.txt: yaml",
 		"hostname: a\n":                      "neither Ignition",
-		`{"ignition": {"version": "2.2.0"}}`: "ignition does not accept it",
+		`{"ignition": {"version": "3.9.0"}}`: "ignition does not accept it",
+		`{"ignition": {"version": "2.9.0"}}`: "a.txt: as Ignition 2.9.0",
 		"variant: fcos\nversion: 9.9.9\n":    "butane does not accept it",
 		"variant: fcos\nversion: 1.4.0\nstorage: {files: [{path: relative}]}\n": "butane does not accept it",
 		"#include\nhttp://a.example/\n":                                         "this is no config",

@@ -17,6 +17,8 @@ import (
 	"github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 	"github.com/vincent-petithory/dataurl"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/imgbuild/imgbuild/internal/ignition"
 )
 
 // butane has Butane itself make Ignition of it.
@@ -28,8 +30,12 @@ func (d *Draft) butane(root *yaml.Node, text []byte) error {
 	return d.ignition(root, out)
 }
 
-// ignition reads any version of Ignition's format 3; root is where lines are looked up.
+// ignition reads any version of Ignition's format; root is where lines are looked up.
 func (d *Draft) ignition(root *yaml.Node, text []byte) error {
+	text, err := ignition.Current(text)
+	if err != nil {
+		return err
+	}
 	c, report, err := parser.Parse(text)
 	if err != nil || report.IsFatal() {
 		return fmt.Errorf("ignition does not accept it: %w", errors.Join(err, errors.New(strings.TrimSpace(report.String()))))

@@ -3,7 +3,8 @@
 // it says how far the node has come, and exits with 1 where it is no member; with
 // "livez" it asks the local API server whether it lives, for keepalived; with "images"
 // it gives containerd, before that starts, the container images on board; with
-// "identity" it does nothing but keep the machine id, where others run kubeadm.
+// where others run kubeadm, it keeps the machine id with "identity", and has Ignition do
+// with "ignition" what the machine's user data says where that is Ignition's.
 package main
 
 import (
@@ -20,9 +21,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	agent := firstboot.Agent{Runner: firstboot.Host{}, Console: os.Stdout, Credential: os.Getenv("CREDENTIALS_DIRECTORY")}
-	work := map[string]func(context.Context) error{"": agent.Run, "status": agent.Tell, "livez": agent.Livez, "images": agent.Images, "identity": agent.Identity}[strings.Join(os.Args[1:], " ")]
+	work := map[string]func(context.Context) error{"": agent.Run, "status": agent.Tell, "livez": agent.Livez, "images": agent.Images, "identity": agent.Identity, "ignition": agent.Ignition}[strings.Join(os.Args[1:], " ")]
 	if work == nil {
-		fmt.Fprintln(os.Stderr, "usage: imgbuild-firstboot [status|livez|images|identity]")
+		fmt.Fprintln(os.Stderr, "usage: imgbuild-firstboot [status|livez|images|identity|ignition]")
 		os.Exit(2)
 	}
 	err := work(ctx)

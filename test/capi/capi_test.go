@@ -25,17 +25,28 @@ const masterIP, workerIP = "10.0.0.10", "10.0.0.20"
 // limit is how long one stage may take on emulated processors.
 const limit = 30 * time.Minute
 
-type site struct{ *kit.Site }
+// site is a network for the machines of one cluster.
+type site struct {
+	*kit.Site
+	images map[string]string
+	plans  map[string]*plan.Plan
+	data   string // the folder of the bootstrap data
+}
 
 // TestClusterAPI makes a control plane and, once that answers as it does where Cluster
-// API makes machines, a worker.
+// API makes machines, a worker, by each format that the data has.
 func TestClusterAPI(t *testing.T) {
 	if testing.Short() {
-		t.Skip("boots two machines: left out by -short")
+		t.Skip("boots two machines, twice: left out by -short")
 	}
-	s := site{kit.NewSite(t)}
-	plans := map[string]*plan.Plan{}
-	images := map[string]string{}
+	for _, format := range []string{"cloud-config", "ignition"} {
+		t.Run(format, func(t *testing.T) { newSite(t, format).cluster(t) })
+	}
+}
+
+// newSite builds the images as docs/cloud-init.md shows, and has the data written.
+func newSite(t *testing.T, format string) *site {
+	s := &site{Site: kit.NewSite(t), images: map[string]string{}, plans: map[string]*plan.Plan{}}
 	lines, err := kit.Commands("../../docs/cloud-init.md")
 	kit.Must(t, err)
 	for _, args := range lines {
@@ -43,29 +54,33 @@ func TestClusterAPI(t *testing.T) {
 			continue
 		}
 		role := args[0]
-		images[role], err = s.Image(t.Context(), role, "raw", args[1:]...)
+		s.images[role], err = s.Image(t.Context(), role, "raw", args[1:]...)
 		kit.Must(t, err)
 		text, err := s.Imgbuild(t.Context(), append([]string{"plan", "-o", filepath.Join(s.Dir, "out"), "--output", "json"}, args...)...)
 		kit.Must(t, err)
-		plans[role] = &plan.Plan{}
-		kit.Must(t, json.Unmarshal([]byte(text), plans[role]))
+		s.plans[role] = &plan.Plan{}
+		kit.Must(t, json.Unmarshal([]byte(text), s.plans[role]))
 	}
-	spec := plans["master"].Spec
-	data := bootstrapData(t, s.Dir, masterIP+":6443", spec.Kubernetes.Version, spec.Kubernetes.PodCIDR,
+	spec := s.plans["master"].Spec
+	s.data = bootstrapData(t, s.Dir, format, masterIP+":6443", spec.Kubernetes.Version, spec.Kubernetes.PodCIDR,
 		"kubectl --kubeconfig /etc/kubernetes/admin.conf apply -f /etc/imgbuild/manifests/flannel.yaml")
+	return s
+}
 
-	master := s.boot(t, "master", images["master"], data, masterIP, 3328)
-	s.Until(t, limit, "the control plane's bootstrap has succeeded", master, "grep -qx success /run/cluster-api/bootstrap-success.complete")
-	worker := s.boot(t, "worker", images["worker"], data, workerIP, 2048)
+func (s *site) cluster(t *testing.T) {
+	const succeeded = "grep -qx success /run/cluster-api/bootstrap-success.complete"
+	master := s.boot(t, "master", masterIP, 3328)
+	s.Until(t, limit, "the control plane's bootstrap has succeeded", master, succeeded)
+	worker := s.boot(t, "worker", workerIP, 2048)
 	kit.Must(t, worker.Yield(t.Context(), 5))
-	s.Until(t, limit, "the worker's bootstrap has succeeded", worker, "grep -qx success /run/cluster-api/bootstrap-success.complete")
+	s.Until(t, limit, "the worker's bootstrap has succeeded", worker, succeeded)
 	for _, name := range []string{"master", "worker"} {
 		s.Until(t, limit, name+" is Ready", master, "kubectl get node capi-"+name+` -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}' | grep -qx True`)
 	}
 	s.Until(t, limit, "all pods run", master, `kubectl get pods -A --no-headers | awk '$4 != "Running" {bad=1} END {exit bad}'`)
 	for role, m := range map[string]*boottest.Machine{"master": master, "worker": worker} {
 		var checks []boottest.Check
-		for _, c := range plans[role].Checks {
+		for _, c := range s.plans[role].Checks {
 			if !notTheirs[c.Name] {
 				checks = append(checks, boottest.Check{Name: c.Name, Command: c.Command})
 			}
@@ -76,9 +91,10 @@ func TestClusterAPI(t *testing.T) {
 			}
 		}
 	}
+	s.Told(t, "every check of both plans has been made")
 
 	kit.Must(t, worker.PowerOff(t.Context()))
-	worker = s.boot(t, "worker", images["worker"], data, workerIP, 2048)
+	worker = s.boot(t, "worker", workerIP, 2048)
 	s.Until(t, limit, "after a reboot the worker has its name and its kubelet", worker, "[ $(hostname) = capi-worker ] && systemctl is-active -q kubelet && test -s /etc/kubernetes/kubelet.conf")
 	s.Until(t, limit, "no second kubeadm has run", worker, "! test -e /run/cluster-api/bootstrap-success.complete && cloud-init status | grep -qx 'status: done'")
 }
@@ -109,9 +125,9 @@ func bootstrapData(t *testing.T, dir string, args ...string) string {
 }
 
 // boot starts a machine with its user data on a seed disk (data source NoCloud).
-func (s site) boot(t *testing.T, role, image, data, ip string, memory int) *boottest.Machine {
+func (s *site) boot(t *testing.T, role, ip string, memory int) *boottest.Machine {
 	t.Helper()
-	user, err := os.ReadFile(filepath.Join(data, role+".user-data"))
+	user, err := os.ReadFile(filepath.Join(s.data, role+".user-data"))
 	kit.Must(t, err)
 	seed := filepath.Join(s.Dir, role+".iso")
 	if err := os.Remove(seed); err != nil && !os.IsNotExist(err) {
@@ -119,7 +135,7 @@ func (s site) boot(t *testing.T, role, image, data, ip string, memory int) *boot
 	}
 	kit.Must(t, iso9660.Write(seed, "cidata", map[string][]byte{"user-data": user,
 		"meta-data": []byte("instance-id: i-" + role + "\nlocal-hostname: capi-" + role + "\n")}))
-	m := s.Start(t, boottest.Node{Name: role, Image: image, IP: ip, Memory: memory, CPUs: 2, Extra: []string{seed}})
+	m := s.Start(t, boottest.Node{Name: role, Image: s.images[role], IP: ip, Memory: memory, CPUs: 2, Extra: []string{seed}})
 	s.Told(t, "%s is powered on", role)
 	return m
 }
