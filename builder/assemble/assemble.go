@@ -173,7 +173,7 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.F
 		"loader/loader.conf":              tree.Bytes("timeout 0\nconsole-mode keep\neditor no\nrandom-seed-mode off\n"),
 		d.UKI:                             tree.Bytes(uki),
 	}
-	return fat.Write(ctx, f, mib, p.Disk.ESPSize, files, fat.Options{Label: "ESP", VolumeID: id32("esp", p.ID), Epoch: repro.DefaultEpoch})
+	return fat.Write(ctx, f, mib, p.Disk.ESPSize, files, fat.Options{Label: "ESP", VolumeID: id32("esp", p.ID), Epoch: repro.DefaultEpoch, Folders: []string{"loader/credentials"}})
 }
 
 // table writes the partition table, with the root and its tree behind what is before

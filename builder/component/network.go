@@ -14,6 +14,7 @@ func network() Component {
 			Files: []File{{Path: "/etc/resolv.conf", Link: "../run/systemd/resolve/stub-resolv.conf"}},
 			Enable: []Unit{{"systemd-networkd.service", "multi-user.target"}, {"systemd-networkd.socket", "sockets.target"},
 				{"systemd-networkd-wait-online.service", "network-online.target"},
+				{"systemd-network-generator.service", "sysinit.target"}, // of what `imgbuild stamp` says of the network
 				{"systemd-resolved.service", "sysinit.target"}, {"systemd-timesyncd.service", "sysinit.target"}},
 			Checks: []Check{
 				{"names resolve", "getent hosts $(hostname)"},

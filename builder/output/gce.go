@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/imgbuild/imgbuild/internal/compress"
@@ -48,7 +49,11 @@ func writeGCE(ctx context.Context, m *Made, dst string, _ bool) error {
 // extended is a file without a name that has a disk's partition table, as a disk of that size has it, and
 // else nothing.
 func extended(disk *os.File, scratch string, size int64) (*os.File, error) {
-	table, err := gpt.Read(disk)
+	info, err := disk.Stat()
+	if err != nil {
+		return nil, err
+	}
+	table, err := gpt.Read(io.NewSectionReader(disk, 0, info.Size()))
 	if err != nil {
 		return nil, err
 	}

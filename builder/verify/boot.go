@@ -28,6 +28,9 @@ func (r *Report) readBoot(esp *io.SectionReader) error {
 			r.say("boot", name, "not in the EFI system partition")
 		}
 	}
+	if stamps, err := boot.ReadDir("loader/credentials"); err == nil && len(stamps) > 0 {
+		r.say("hygiene", "loader/credentials", "it is stamped with %d credentials: a copy for one machine, and a secret (imgbuild stamp --clear)", len(stamps))
+	}
 	entries, err := boot.ReadDir("EFI/Linux")
 	if err != nil || len(entries) != 1 {
 		r.say("boot", "EFI/Linux", "want one unified kernel image, found %d", len(entries))

@@ -1,7 +1,6 @@
 package verify_test
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,34 +13,11 @@ import (
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/disktest"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 	"github.com/imgbuild/imgbuild/internal/verity"
 )
-
-// stub makes the smallest PE file that a UKI can be built around.
-func stub() []byte {
-	b, le := make([]byte, 1024), binary.LittleEndian
-	copy(b, "MZ")
-	le.PutUint32(b[0x3c:], 64)
-	copy(b[64:], "PE\x00\x00\x64\x86")
-	le.PutUint16(b[64+6:], 1)      // sections
-	le.PutUint16(b[64+20:], 240)   // size of the optional header
-	le.PutUint16(b[64+22:], 0x22e) // characteristics
-	opt := b[88:]
-	le.PutUint16(opt, 0x20b)
-	le.PutUint32(opt[32:], 4096) // section alignment
-	le.PutUint32(opt[36:], 512)  // file alignment
-	le.PutUint32(opt[56:], 8192) // size of the image
-	le.PutUint32(opt[60:], 512)  // size of the headers
-	le.PutUint32(opt[108:], 16)  // directories
-	s := opt[240:]
-	copy(s, ".text")
-	for i, v := range []uint32{100, 4096, 512, 512} {
-		le.PutUint32(s[8+4*i:], v)
-	}
-	return b
-}
 
 // node is a sealed node's tree, as small as verify takes it: everything that its
 // rules look at is there, and as it should be.
@@ -51,7 +27,7 @@ func node(t testing.TB) *tree.Tree {
 	tr := tree.New()
 	for p, text := range map[string]string{
 		"usr/lib/os-release":                         "ID=debian\nNAME=\"Debian GNU/Linux\"\nIMAGE_ID=imgbuild-worker\n",
-		"usr/lib/systemd/boot/efi/linuxx64.efi.stub": string(stub()), "usr/lib/systemd/boot/efi/systemd-bootx64.efi": "MZ boot loader",
+		"usr/lib/systemd/boot/efi/linuxx64.efi.stub": string(disktest.Stub()), "usr/lib/systemd/boot/efi/systemd-bootx64.efi": "MZ boot loader",
 		modules + "modules.dep": "k/dm-verity.ko:\n", modules + "modules.softdep": "", modules + "modules.alias": "", modules + "k/dm-verity.ko": "ELF",
 		modules + "modules.builtin": "erofs.ko\nexample/overlay.ko\nexample/ext4.ko\n", "etc/machine-id": "uninitialized\n",
 		"etc/passwd": "root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n",

@@ -35,7 +35,8 @@ const (
 type Options struct {
 	Label    string // at most 11 characters of A-Z, 0-9, space, "-" and "_"
 	VolumeID uint32
-	Epoch    int64 // time of every entry, seconds since 1970; before 1980 counts as 1980
+	Epoch    int64    // time of every entry, seconds since 1970; before 1980 counts as 1980
+	Folders  []string // that are there although nothing may be in them
 }
 
 // Write makes a FAT32 file system of size bytes at offset of the disk image f
@@ -43,7 +44,7 @@ type Options struct {
 // That part of f must be zero (as after Truncate); what is not written stays
 // sparse. A file system that the files do not fit in is an error.
 func Write(ctx context.Context, f *os.File, offset, size int64, files map[string]tree.Content, opt Options) error {
-	plan, err := newPlan(files)
+	plan, err := newPlan(files, opt.Folders)
 	if err != nil {
 		return fmt.Errorf("writing the EFI system partition: %w", err)
 	}

@@ -19,7 +19,7 @@ type plan struct {
 	content     []int64
 }
 
-func newPlan(files map[string]tree.Content) (*plan, error) {
+func newPlan(files map[string]tree.Content, folders []string) (*plan, error) {
 	p := &plan{files: slices.Sorted(maps.Keys(files)), seen: map[string]string{}, listing: map[string]int64{}}
 	p.addDir(".")
 	for _, name := range p.files {
@@ -40,6 +40,14 @@ func newPlan(files map[string]tree.Content) (*plan, error) {
 		p.seen[strings.ToLower(name)] = name
 		p.content = append(p.content, files[name].Size())
 		if err := p.addParents(name, files); err != nil {
+			return nil, err
+		}
+	}
+	for _, dir := range folders {
+		if clean, err := tree.Clean(dir); err != nil || clean != dir || dir == "." {
+			return nil, fmt.Errorf("folder %q is not clean: it must have no leading slash and no '.' or '..' part", dir)
+		}
+		if err := p.addParents(path.Join(dir, "-"), files); err != nil {
 			return nil, err
 		}
 	}

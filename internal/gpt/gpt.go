@@ -9,15 +9,17 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
 	"unicode/utf16"
 
 	"github.com/diskfs/go-diskfs/backend"
-	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/google/uuid"
+
+	"github.com/imgbuild/imgbuild/internal/diskview"
 )
 
 const (
@@ -125,10 +127,10 @@ func Write(f *os.File, t Table) error {
 // the medium five times, and a half-written image is thrown away anyhow.
 type unsynced struct{ backend.WritableFile }
 
-// Read returns the table of a disk image, from the backup if the primary is
-// damaged. GUIDs are in lower case.
-func Read(f *os.File) (Table, error) {
-	table, err := gpt.Read(file.New(f, true), sector, sector)
+// Read returns the table of a disk, from the backup if the primary is damaged. GUIDs
+// are in lower case.
+func Read(disk *io.SectionReader) (Table, error) {
+	table, err := gpt.Read(diskview.View{SectionReader: disk}, sector, sector)
 	if err != nil {
 		return Table{}, fmt.Errorf("reading the partition table: %w", err)
 	}

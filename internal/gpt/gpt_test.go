@@ -3,6 +3,7 @@ package gpt
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,16 @@ import (
 )
 
 const mib = 1 << 20
+
+// whole is all of a disk.
+func whole(t *testing.T, f *os.File) *io.SectionReader {
+	t.Helper()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return io.NewSectionReader(f, 0, info.Size())
+}
 
 func sample() Table {
 	root, verity, _ := VerityGUIDs(bytes.Repeat([]byte{0xab, 0x01}, 16))
@@ -49,7 +60,7 @@ func written(t *testing.T) *os.File {
 
 func TestRoundTrip(t *testing.T) {
 	f := written(t)
-	got, err := Read(f)
+	got, err := Read(whole(t, f))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +70,7 @@ func TestRoundTrip(t *testing.T) {
 	if _, err := f.WriteAt(make([]byte, 512), 512); err != nil {
 		t.Fatal(err)
 	}
-	got, err = Read(f)
+	got, err = Read(whole(t, f))
 	if err != nil {
 		t.Fatalf("with a damaged primary header: %v", err)
 	}

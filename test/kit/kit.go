@@ -78,6 +78,7 @@ type Cluster struct {
 	Stranger       *vnet.Scanner // a host outside, who knocks
 	API            *API
 	Master, Worker *boottest.Machine
+	Stamped        bool // the worker's image carries its node config
 
 	kit    Kit
 	images map[string]string
@@ -112,7 +113,11 @@ func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, e
 // Start boots both nodes from the disks they have.
 func (c *Cluster) Start(ctx context.Context) (err error) {
 	c.started = repro.Now()
-	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, 1, boottest.Seed); err != nil {
+	worker := boottest.Seed
+	if c.Stamped {
+		worker = ""
+	}
+	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, 1, worker); err != nil {
 		return err
 	}
 	if err = c.Worker.Yield(ctx, 5); err != nil { // the master's API server must answer its probes in time
@@ -123,9 +128,12 @@ func (c *Cluster) Start(ctx context.Context) (err error) {
 }
 
 func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, via string) (*boottest.Machine, error) {
-	config, err := os.ReadFile(filepath.Join(c.kit.Dir, "cluster", role+".yaml"))
-	if err != nil {
-		return nil, err
+	var config []byte
+	if via != "" {
+		var err error
+		if config, err = os.ReadFile(filepath.Join(c.kit.Dir, "cluster", role+".yaml")); err != nil {
+			return nil, err
+		}
 	}
 	return boottest.Start(ctx, boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: cpus},
 		filepath.Join(c.kit.Dir, "machines"), c.socket, true)

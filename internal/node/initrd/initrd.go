@@ -69,6 +69,9 @@ func Run() error {
 	if err := restoreMachineID(root); err != nil {
 		Log("machine id: %v; systemd will make a new one", err)
 	}
+	if err := handOn(fromStub, toSystem); err != nil {
+		Log("credentials of the EFI system partition: %v", err)
+	}
 	return switchRoot(systemdPath)
 }
 

@@ -36,7 +36,7 @@ func switchRoot(init string) error {
 
 // emptyRAMDisk gives the RAM disk's memory back; what is mounted is left alone.
 func emptyRAMDisk() {
-	for _, dir := range []string{"/lib", "/imgbuild", "/init"} {
+	for _, dir := range []string{"/lib", "/imgbuild", "/init", "/.extra"} {
 		_ = os.RemoveAll(filepath.Clean(dir))
 	}
 }

@@ -1,0 +1,107 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/imgbuild/imgbuild/builder/inventory"
+	"github.com/imgbuild/imgbuild/builder/stamp"
+	"github.com/imgbuild/imgbuild/internal/fault"
+)
+
+// StampOptions is one run of Stamp. Files are named; they are read here.
+type StampOptions struct {
+	Image    string
+	Out      string   // the copy; with an inventory, the folder of the copies
+	Config   string   // node config
+	Hostname string   // in that; empty: what it says
+	SSHKeys  []string // public keys, files of one line, in that; none: what it says
+	Network  []string // systemd.network(5), .netdev, .link
+	// An inventory, in the place of the four before: a copy for each machine of the image's role.
+	Inventory string
+}
+
+// Stamp makes copies of an image that carry what is their machines' own, and returns them.
+func Stamp(ctx context.Context, o StampOptions) ([]string, error) {
+	if o.Inventory != "" {
+		return stampAll(ctx, o)
+	}
+	if o.Config == "" && (o.Hostname != "" || len(o.SSHKeys) > 0) {
+		return nil, fault.New(fault.Usage, "a host name and SSH keys are in the node config: add --config")
+	}
+	m := inventory.Machine{Name: o.Hostname, Config: o.Config, Network: o.Network}
+	for _, file := range o.SSHKeys {
+		key, err := readDocument(file)
+		if err != nil {
+			return nil, fault.New(fault.Usage, "reading an SSH key: %w", err)
+		}
+		if strings.Contains(string(key), "PRIVATE KEY") {
+			return nil, fault.New(fault.Usage, "%s is a private key: name its .pub file", file)
+		}
+		m.SSHAuthorizedKeys = append(m.SSHAuthorizedKeys, strings.TrimSpace(string(key)))
+	}
+	return []string{o.Out}, stampOne(ctx, o.Image, o.Out, &m)
+}
+
+// stampAll makes a copy for each machine of the image's role.
+func stampAll(ctx context.Context, o StampOptions) (made []string, err error) {
+	inv, err := inventory.Read(o.Inventory)
+	if err != nil {
+		return nil, err
+	}
+	role, err := stamp.Role(o.Image)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Out, 0o750); err != nil {
+		return nil, err
+	}
+	for i := range inv.Machines {
+		m := &inv.Machines[i]
+		if m.Role != role {
+			continue
+		}
+		if m.Config == "" {
+			return made, fault.New(fault.Spec, "%s: %s has no config", o.Inventory, m.Name)
+		}
+		dst := filepath.Join(o.Out, m.Name+filepath.Ext(o.Image))
+		if err := stampOne(ctx, o.Image, dst, m); err != nil {
+			return made, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		made = append(made, dst)
+	}
+	if len(made) == 0 {
+		return nil, fault.New(fault.Spec, "%s: it names no %s, and the image is one's", o.Inventory, role)
+	}
+	return made, nil
+}
+
+func stampOne(ctx context.Context, image, dst string, m *inventory.Machine) (err error) {
+	s := stamp.Stamp{Network: map[string][]byte{}}
+	if m.Config != "" {
+		if s.Config, err = readDocument(m.Config); err != nil {
+			return fault.New(fault.Usage, "reading the node config: %w", err)
+		}
+		if s.Config, err = stamp.Personal(s.Config, m.Name, m.SSHAuthorizedKeys); err != nil {
+			return fmt.Errorf("%s: %w", m.Config, err)
+		}
+	}
+	for _, file := range m.Network {
+		text, err := readDocument(file)
+		if err != nil {
+			return fault.New(fault.Usage, "reading a file for the network: %w", err)
+		}
+		if _, twice := s.Network[filepath.Base(file)]; twice {
+			return fault.New(fault.Usage, "%s: two files for the network are called so", filepath.Base(file))
+		}
+		s.Network[filepath.Base(file)] = text
+	}
+	if len(s.Config)+len(s.Network) == 0 {
+		return fault.Wrap(fault.Usage, errors.New("there is nothing to stamp it with: name --config or --network"))
+	}
+	return stamp.Write(ctx, image, dst, s)
+}
