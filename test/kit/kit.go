@@ -6,6 +6,7 @@ package kit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/repro"
@@ -175,10 +177,26 @@ func (c *Cluster) Close() {
 
 // WaitReady waits until both nodes are Ready and every pod runs, or ctx ends.
 func (c *Cluster) WaitReady(ctx context.Context) error {
-	for _, what := range []func(context.Context) error{c.NodesReady(2), c.API.PodsReady} {
+	for _, what := range []func(context.Context) error{c.even, c.NodesReady(2), c.API.PodsReady} {
 		if err := c.API.Until(ctx, what); err != nil {
 			return fmt.Errorf("%w\n--- master's console\n%s\n--- worker's console\n%s", err, c.Master.Tail(25), c.Worker.Tail(25))
 		}
+	}
+	return nil
+}
+
+// even ends that the worker yields to the master, once that is Ready: from here on both
+// have the same to do. Who may not raise a priority leaves it.
+func (c *Cluster) even(ctx context.Context) error {
+	nodes, err := c.API.List(ctx, "/api/v1/nodes")
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(nodes, func(o Object) bool { return o.Ready() && o.Heard().After(c.started) }) {
+		return errors.New("the master is not Ready")
+	}
+	if err := c.Worker.Yield(ctx, 0); !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
+		return err
 	}
 	return nil
 }
@@ -197,7 +215,7 @@ func (c *Cluster) Watch(ctx context.Context, over func(stage string)) error {
 		}
 		over(s.name)
 	}
-	if err := c.API.Until(ctx, c.NodesReady(2)); err != nil {
+	if err := errors.Join(c.API.Until(ctx, c.even), c.API.Until(ctx, c.NodesReady(2))); err != nil {
 		return fmt.Errorf("%w\n%s\n%s", err, c.Master.Tail(30), c.Worker.Tail(30))
 	}
 	over("both nodes Ready")
