@@ -35,6 +35,8 @@ want softhsm2-util softhsm2
 want pkcs11-tool opensc
 want e2fsck e2fsprogs
 want shellcheck shellcheck
+want virt-xml-validate libvirt-clients
+want xmllint libxml2-utils
 [ -z "$need" ] && exit 0
 echo "installing:$need" >&2
 if [ "$(id -u)" -eq 0 ]; then

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -93,47 +92,6 @@ func printVerdicts(w io.Writer, files []string, reports map[string]*verify.Repor
 		}
 	}
 	return nil
-}
-
-// newInspectCmd is `imgbuild inspect`: says what an image is.
-func newInspectCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect IMAGE",
-		Short: "Show what is in an image",
-		Args:  usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := verify.Image(cmd.Context(), args[0])
-			if err != nil {
-				return fault.Wrap(fault.Verify, err)
-			}
-			return show(cmd, r, func(w io.Writer) error { return printReport(w, r) })
-		},
-	}
-}
-
-func printReport(w io.Writer, r *verify.Report) error {
-	var b strings.Builder
-	if r.Format == "sysext" {
-		fmt.Fprintf(&b, "system extension, %d bytes\n", r.Size)
-		for _, f := range r.Findings {
-			fmt.Fprintf(&b, "finding   %s\n", f)
-		}
-		_, err := io.WriteString(w, b.String())
-		return err
-	}
-	fmt.Fprintf(&b, "%s (%s %s), %s, %d bytes\n", r.OS["IMAGE_ID"], r.OS["PRETTY_NAME"], r.OS["IMAGE_VERSION"], r.Format, r.Size)
-	for _, p := range r.Partitions {
-		fmt.Fprintf(&b, "partition %-16s %s %10d bytes at %d\n", p.Name, p.UUID, p.Size, p.Start)
-	}
-	fmt.Fprintf(&b, "boot      %s, kernel %s\ncmdline   %s\nroot hash %s\n", r.UKI, r.Kernel, r.Cmdline, r.RootHash)
-	if len(r.Node) > 0 {
-		fmt.Fprintf(&b, "node      %s\n", strings.TrimSpace(string(r.Node)))
-	}
-	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "finding   %s\n", f)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // usageArgs makes a wrong number of arguments a usage error.
