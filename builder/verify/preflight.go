@@ -170,6 +170,9 @@ func (p *replay) settings() error {
 	return err
 }
 
+// Sysctls are the settings that a root makes at boot: name with dots → value.
+func Sysctls(root fs.FS) (map[string]string, error) { return (&replay{fsys: root}).sysctls() }
+
 // sysctls are the settings of sysctl.d(5): /etc hides a file of the same name in
 // /usr/lib, and the last file in the order of names wins.
 func (p *replay) sysctls() (map[string]string, error) {

@@ -180,12 +180,26 @@ func (r *Report) readRoot(root *io.SectionReader) error {
 		r.say("identity", "etc/machine-id", "want \"uninitialized\"")
 	}
 	r.checkPasswords(fsys)
+	if r.visit != nil {
+		if err := r.visit(fsys); err != nil {
+			return err
+		}
+	}
 	return fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", p, err)
 		}
 		return r.checkEntry(fsys, p, d)
 	})
+}
+
+// Mode is a file's mode with all its bits, of which the library's own has no set-uid and
+// sticky ones; info is of the root that Root hands on.
+func Mode(info fs.FileInfo) fs.FileMode {
+	if stat, ok := info.Sys().(*erofs.Stat); ok {
+		return stat.Mode
+	}
+	return info.Mode()
 }
 
 func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -25,6 +26,8 @@ type Report struct {
 	OS         map[string]string `json:"os"`             // os-release(5)
 	Node       json.RawMessage   `json:"node,omitempty"` // node.json as it lies in the image
 	Findings   []Finding         `json:"findings"`
+
+	visit func(root fs.FS) error
 }
 
 // Finding is one thing that is wrong. Check names the rule.
@@ -44,7 +47,23 @@ func (f Finding) String() string {
 
 // Image reads the image at file: a disk in any of the formats, or a system extension. The error says that it could not
 // be read at all; what is wrong with what was read is in the report.
-func Image(ctx context.Context, file string) (*Report, error) {
+func Image(ctx context.Context, file string) (*Report, error) { return image(ctx, file, nil) }
+
+// Root reads the image of a node as Image does, and hands its root file system on once all
+// of it is vouched for by the root hash. Without one, read is not called: an error.
+func Root(ctx context.Context, file string, read func(root fs.FS) error) (*Report, error) {
+	called := false
+	r, err := image(ctx, file, func(root fs.FS) error {
+		called = true
+		return read(root)
+	})
+	if err == nil && !called {
+		err = fmt.Errorf("%s: it is no sound image of a node: `imgbuild verify` says why", file)
+	}
+	return r, err
+}
+
+func image(ctx context.Context, file string, visit func(fs.FS) error) (*Report, error) {
 	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
 	if err != nil {
 		return nil, err
@@ -64,7 +83,7 @@ func Image(ctx context.Context, file string) (*Report, error) {
 	case isConfig(disk):
 		return Config(file, false)
 	}
-	r := &Report{Format: disk.format, Size: disk.size, Findings: []Finding{}}
+	r := &Report{Format: disk.format, Size: disk.size, Findings: []Finding{}, visit: visit}
 	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

@@ -105,6 +105,7 @@ func TestImages(t *testing.T) {
 	t.Run("for hosts", func(t *testing.T) {
 		buildForHosts(ctx, t, b.kit, filepath.Join(b.kit.Dir, "out", "imgbuild.lock"), b.more)
 	})
+	t.Run("looked into", func(t *testing.T) { lookInside(ctx, t, b.kit) })
 	t.Run("stamped", func(t *testing.T) { stampImages(ctx, t, b.kit, b.files["worker"]) })
 	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, b.files["worker"], b.kit) })
 }
