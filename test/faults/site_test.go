@@ -91,7 +91,7 @@ var machines = map[string]boottest.Node{
 
 // yields are nice(2) levels: who joins lets the master go first whose API server must
 // answer its probes in time.
-var yields = map[string]int{"first": 0, "second": 5, "worker": 2}
+var yields = map[string]int{"first": 0, "second": 5, "worker": 5}
 
 var configs = map[string]string{"first": identity.MasterFile, "second": identity.MasterJoinFile, "worker": identity.WorkerFile}
 

@@ -216,6 +216,19 @@ func (c *Cluster) NodesReady(n int) func(context.Context) error {
 	}
 }
 
+// NodeReady wants a node whose name begins so to be Ready since the cluster was started.
+func (c *Cluster) NodeReady(prefix string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		nodes, err := c.API.List(ctx, "/api/v1/nodes")
+		if err == nil && !slices.ContainsFunc(nodes, func(o Object) bool {
+			return strings.HasPrefix(o.Metadata.Name, prefix) && o.Ready() && o.Heard().After(c.started)
+		}) {
+			err = fmt.Errorf("the %s is not Ready", prefix)
+		}
+		return err
+	}
+}
+
 // PodsReady wants every pod of the cluster Running and Ready.
 func (a *API) PodsReady(ctx context.Context) error {
 	pods, err := a.List(ctx, "/api/v1/pods")

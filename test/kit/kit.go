@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/repro"
@@ -89,7 +88,7 @@ type Cluster struct {
 	started time.Time
 }
 
-// Up starts the network and both nodes, the worker first: any order must do.
+// Up starts the network and the master.
 func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error) {
 	c, err := k.Network(ctx, images)
 	if err != nil {
@@ -112,21 +111,28 @@ func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, e
 	return c, err
 }
 
-// Start boots both nodes from the disks they have.
+// Start boots the master from the disk that it has. The worker comes when that is Ready
+// (WaitReady, Watch): emulated on few processors, the two would starve each other's API.
 func (c *Cluster) Start(ctx context.Context) (err error) {
-	c.started = repro.Now()
-	worker := boottest.Seed
-	if c.Stamped {
-		worker = ""
-	}
-	if c.Worker, err = c.boot(ctx, "worker", WorkerIP, 2560, 1, worker); err != nil {
-		return err
-	}
-	if err = c.Worker.Yield(ctx, 5); err != nil { // the master's API server must answer its probes in time
-		return err
-	}
+	c.started, c.Worker = repro.Now(), nil
 	c.Master, err = c.boot(ctx, "master", MasterIP, 4096, 2, "smbios")
 	return err
+}
+
+// join boots the worker once the master is Ready; that it may come first, test/ha and test/faults show.
+func (c *Cluster) join(ctx context.Context) error {
+	if err := c.API.Until(ctx, c.NodeReady("master")); err != nil {
+		return err
+	}
+	via := boottest.Seed
+	if c.Stamped {
+		via = ""
+	}
+	var err error
+	if c.Worker, err = c.boot(context.WithoutCancel(ctx), "worker", WorkerIP, 2560, 1, via); err != nil {
+		return err
+	}
+	return c.Worker.Yield(ctx, 5) // the master's API server must answer its probes in time
 }
 
 func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, via string) (*boottest.Machine, error) {
@@ -177,28 +183,26 @@ func (c *Cluster) Close() {
 
 // WaitReady waits until both nodes are Ready and every pod runs, or ctx ends.
 func (c *Cluster) WaitReady(ctx context.Context) error {
-	for _, what := range []func(context.Context) error{c.even, c.NodesReady(2), c.API.PodsReady} {
-		if err := c.API.Until(ctx, what); err != nil {
-			return fmt.Errorf("%w\n--- master's console\n%s\n--- worker's console\n%s", err, c.Master.Tail(25), c.Worker.Tail(25))
+	err := c.join(ctx)
+	for _, what := range []func(context.Context) error{c.NodesReady(2), c.API.PodsReady} {
+		if err == nil {
+			err = c.API.Until(ctx, what)
 		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, c.consoles())
 	}
 	return nil
 }
 
-// even ends that the worker yields to the master, once that is Ready: from here on both
-// have the same to do. Who may not raise a priority leaves it.
-func (c *Cluster) even(ctx context.Context) error {
-	nodes, err := c.API.List(ctx, "/api/v1/nodes")
-	if err != nil {
-		return err
+// consoles is what the machines said last.
+func (c *Cluster) consoles() (text string) {
+	for _, m := range []*boottest.Machine{c.Master, c.Worker} {
+		if m != nil {
+			text += fmt.Sprintf("--- %s's console\n%s\n", m.Name, m.Tail(30))
+		}
 	}
-	if !slices.ContainsFunc(nodes, func(o Object) bool { return o.Ready() && o.Heard().After(c.started) }) {
-		return errors.New("the master is not Ready")
-	}
-	if err := c.Worker.Yield(ctx, 0); !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
-		return err
-	}
-	return nil
+	return text
 }
 
 // Watch tells each stage of the first boot of both nodes as it is over, until
@@ -215,8 +219,8 @@ func (c *Cluster) Watch(ctx context.Context, over func(stage string)) error {
 		}
 		over(s.name)
 	}
-	if err := errors.Join(c.API.Until(ctx, c.even), c.API.Until(ctx, c.NodesReady(2))); err != nil {
-		return fmt.Errorf("%w\n%s\n%s", err, c.Master.Tail(30), c.Worker.Tail(30))
+	if err := errors.Join(c.join(ctx), c.API.Until(ctx, c.NodesReady(2))); err != nil {
+		return fmt.Errorf("%w\n%s", err, c.consoles())
 	}
 	over("both nodes Ready")
 	if err := c.API.Until(ctx, c.API.PodsReady); err != nil {
