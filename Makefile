@@ -26,7 +26,7 @@ demo: tools build ## build a master and a worker, boot both in QEMU, show the cl
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
 	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|faults|ha|hosts)$$')
-	$(GO) test -timeout 40m ./test/clones # three machines, one after the other; 20 by make clones
+	$(GO) test -timeout 40m ./test/clones # two machines, and a copy of one; 20 by make clones
 	$(GO) test -timeout 60m ./test/faults # two machines on a bad day; a hundred and fifty by make faults
 	$(GO) test -timeout 75m ./test/cluster # last and alone: its nodes need every core
 

@@ -47,8 +47,8 @@ func (s *suite) targets() []kit.Target {
 // kernel's VXLAN, on IPv4 alone. Pods that reach each other show that it is open.
 var silentUDP = map[bool][]string{true: {"8472"}, false: nil}
 
-// everyPort scans all ports of both protocols: what answers, on IPv4 and IPv6, is
-// exactly what the plan declares. For the time of the scan the nodes tell of every
+// everyPort scans all ports of TCP and those of interest of UDP: what answers, on IPv4
+// and IPv6, is exactly what the plan declares. For the time of the scan the nodes tell of every
 // closed UDP port, which they otherwise do once in a second.
 func (s *suite) everyPort(t *testing.T) {
 	const loud = "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv4.icmp_msgs_burst=1000000"

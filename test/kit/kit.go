@@ -132,7 +132,7 @@ func (c *Cluster) join(ctx context.Context) error {
 	if c.Worker, err = c.boot(context.WithoutCancel(ctx), "worker", WorkerIP, 2560, 1, via); err != nil {
 		return err
 	}
-	return c.Worker.Yield(ctx, 5) // the master's API server must answer its probes in time
+	return c.Worker.Yield(ctx, 2) // the master's API server must answer its probes in time
 }
 
 func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, via string) (*boottest.Machine, error) {

@@ -61,12 +61,23 @@ type Scan struct {
 	Heard map[vnet.Probe]vnet.Answer
 }
 
-// Scan knocks at every port of one protocol on both addresses of a node, perSecond
+// ports are those of one protocol at which a scan knocks: every one of TCP; of UDP those
+// that are declared, the first 2048, and what pod networks, discovery and tunnels use.
+func (t Target) ports(proto string) []uint16 {
+	if proto == "tcp" {
+		return EveryPort()
+	}
+	return slices.DeleteFunc(EveryPort(), func(port uint16) bool {
+		return port > 2048 && !t.Lets(proto, port) && !slices.Contains([]uint16{2049, 2152, 3478, 4500, 4789, 5353, 5355, 6081, 6783, 6784, 8285, 8472, 10250, 10255, 10256, 51820, 51821}, port)
+	})
+}
+
+// Scan knocks at the ports of one protocol on both addresses of a node, perSecond
 // times a second. What is declared and kept silent is asked twice more: a packet
 // may be lost.
 func (t Target) Scan(ctx context.Context, stranger *vnet.Scanner, proto string, perSecond int) (Scan, error) {
 	s := Scan{t, proto, nil}
-	for i, ask := 0, t.Probes(proto, EveryPort()...); i < 3 && len(ask) > 0; i++ {
+	for i, ask := 0, t.Probes(proto, t.ports(proto)...); i < 3 && len(ask) > 0; i++ {
 		if err := stranger.Sweep(ctx, ask, perSecond); err != nil {
 			return s, err
 		}
