@@ -57,12 +57,15 @@ type Contents struct {
 // Read reads an image. One that is not sound is an error.
 func Read(ctx context.Context, image string) (*Contents, error) {
 	var c *Contents
-	err := with(ctx, image, func(*Contents, fs.FS) error { return nil }, &c)
+	err := with(ctx, image, func(got *Contents, _ fs.FS) error {
+		c = got
+		return nil
+	})
 	return c, err
 }
 
-// with reads an image and hands it, and its files, to use.
-func with(ctx context.Context, image string, use func(*Contents, fs.FS) error, to **Contents) error {
+// with reads an image and hands it, and its files, to use. The report comes after that.
+func with(ctx context.Context, image string, use func(*Contents, fs.FS) error) error {
 	c := &Contents{Entries: map[string]Entry{}}
 	report, err := verify.Root(ctx, image, func(root fs.FS) error {
 		if err := c.read(root); err != nil {
@@ -74,7 +77,6 @@ func with(ctx context.Context, image string, use func(*Contents, fs.FS) error, t
 		return err
 	}
 	c.Report = report
-	*to = c
 	return nil
 }
 

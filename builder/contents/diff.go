@@ -58,8 +58,11 @@ func Compare(ctx context.Context, before, after string) (*Diff, error) {
 	d := &Diff{}
 	var a, b *Contents
 	err := with(ctx, before, func(old *Contents, oldRoot fs.FS) error {
-		return with(ctx, after, func(now *Contents, nowRoot fs.FS) error { return d.files(ctx, old, now, oldRoot, nowRoot) }, &b)
-	}, &a)
+		return with(ctx, after, func(now *Contents, nowRoot fs.FS) error {
+			a, b = old, now
+			return d.files(ctx, old, now, oldRoot, nowRoot)
+		})
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package contents
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -56,15 +57,7 @@ func (c *Contents) Largest(n int) []Entry {
 			out = append(out, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b Entry) int {
-		if a.Size != b.Size {
-			return int(b.Size>>1 - a.Size>>1)
-		}
-		if a.Path < b.Path {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b Entry) int { return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Path, b.Path)) })
 	return out[:min(n, len(out))]
 }
 

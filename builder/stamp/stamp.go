@@ -154,9 +154,8 @@ func stampDisk(ctx context.Context, f *os.File, node []byte, credentials map[str
 	if err != nil {
 		return err
 	}
-	defer scratch.Close()           //nolint:errcheck // thrown away
-	defer os.Remove(scratch.Name()) //nolint:errcheck // as above
-	if err := scratch.Truncate(d.part.Size()); err != nil {
+	defer scratch.Close()                                                                           //nolint:errcheck // thrown away
+	if err := errors.Join(os.Remove(scratch.Name()), scratch.Truncate(d.part.Size())); err != nil { // without a name, a killed run leaves no secret in it
 		return err
 	}
 	if err := esp.Write(ctx, scratch, 0, d.part.Size(), d.files, d.options); err != nil {

@@ -8,18 +8,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
-	"time"
 
-	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
+
+	"github.com/imgbuild/imgbuild/internal/diskview"
 )
 
 // readBoot reads the ESP: a boot loader where firmware looks, and one UKI.
 func (r *Report) readBoot(esp *io.SectionReader) error {
-	boot, err := fat32.Read(storage{esp}, esp.Size(), 0, sectorSize)
+	boot, err := fat32.Read(diskview.View{SectionReader: esp}, esp.Size(), 0, sectorSize)
 	if err != nil {
 		return fmt.Errorf("reading the EFI system partition: %w", err)
 	}
@@ -105,23 +104,3 @@ func (r *Report) readUKI(data []byte) error {
 	}
 	return nil
 }
-
-// storage lets the FAT reader read a part of a disk; it cannot write.
-type storage struct{ *io.SectionReader }
-
-var _ backend.Storage = storage{}
-
-func (s storage) Stat() (os.FileInfo, error)              { return info{s.Size()}, nil }
-func (s storage) Close() error                            { return nil }
-func (s storage) Sys() (*os.File, error)                  { return nil, backend.ErrNotSuitable }
-func (s storage) Writable() (backend.WritableFile, error) { return nil, backend.ErrIncorrectOpenMode }
-func (s storage) Path() string                            { return "" }
-
-type info struct{ size int64 }
-
-func (i info) Name() string       { return "esp" }
-func (i info) Size() int64        { return i.size }
-func (i info) Mode() os.FileMode  { return 0o400 }
-func (i info) ModTime() time.Time { return time.Time{} }
-func (i info) IsDir() bool        { return false }
-func (i info) Sys() any           { return nil }
