@@ -152,7 +152,10 @@ type Object struct {
 		Phase             string
 		PodIP             string
 		Conditions        []condition
-		ContainerStatuses []struct{ Ready bool }
+		ContainerStatuses []struct {
+			Ready        bool
+			RestartCount int
+		}
 	}
 }
 
@@ -234,9 +237,14 @@ func (a *API) PodsReady(ctx context.Context) error {
 	pods, err := a.List(ctx, "/api/v1/pods")
 	var missing []string
 	for _, o := range pods {
-		if o.Status.Phase != "Running" || !o.Ready() {
-			missing = append(missing, o.Metadata.Namespace+"/"+o.Metadata.Name+" "+o.Status.Phase)
+		if o.Status.Phase == "Running" && o.Ready() {
+			continue
 		}
+		restarts := 0
+		for _, c := range o.Status.ContainerStatuses {
+			restarts += c.RestartCount
+		}
+		missing = append(missing, fmt.Sprintf("%s/%s %s, %d restarts", o.Metadata.Namespace, o.Metadata.Name, o.Status.Phase, restarts))
 	}
 	if err == nil && (len(missing) > 0 || len(pods) == 0) {
 		err = fmt.Errorf("%d pods, not ready: %s", len(pods), strings.Join(missing, ", "))
