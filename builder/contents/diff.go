@@ -57,12 +57,17 @@ func (d *Diff) Empty() bool {
 func Compare(ctx context.Context, before, after string) (*Diff, error) {
 	d := &Diff{}
 	var a, b *Contents
+	var inner error // the second image's, which the reader of the first would take for its own
 	err := with(ctx, before, func(old *Contents, oldRoot fs.FS) error {
-		return with(ctx, after, func(now *Contents, nowRoot fs.FS) error {
+		inner = with(ctx, after, func(now *Contents, nowRoot fs.FS) error {
 			a, b = old, now
 			return d.files(ctx, old, now, oldRoot, nowRoot)
 		})
+		return inner
 	})
+	if inner != nil {
+		return nil, inner
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -102,6 +102,13 @@ func (s *Scanner) Forget() {
 	clear(s.heard)
 }
 
+// ForgetOf forgets what one address has answered.
+func (s *Scanner) ForgetOf(addr netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.heard, func(p Probe, _ Answer) bool { return p.Addr == addr })
+}
+
 // tick is how often a sweep sends its share.
 const tick = 5 * time.Millisecond
 

@@ -1,6 +1,7 @@
 package kit
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/imgbuild/imgbuild/internal/vnet"
@@ -60,4 +61,23 @@ func (g *Guard) Stop() (int, error) {
 	g.cancel()
 	<-g.done
 	return g.count, g.err
+}
+
+// firmware reads a console until the kernel speaks there. UEFI has a network of its own
+// (chapters 24 to 28), which answers a stranger until then: no system's packet filter is
+// in force there.
+type firmware struct {
+	leaves func()
+	said   []byte
+}
+
+func (f *firmware) Write(data []byte) (int, error) {
+	if f.leaves == nil {
+		return len(data), nil
+	}
+	if f.said = append(f.said, data...); bytes.Contains(f.said, []byte("Linux version ")) {
+		f.leaves()
+		f.leaves, f.said = nil, nil
+	}
+	return len(data), nil
 }

@@ -143,7 +143,12 @@ func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, v
 			return nil, err
 		}
 	}
-	return boottest.Start(ctx, boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: cpus},
+	return boottest.Start(ctx, boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: cpus,
+		Console: &firmware{leaves: func() {
+			for _, addr := range (Target{IP: ip}).Addrs() {
+				c.Stranger.ForgetOf(addr)
+			}
+		}}},
 		filepath.Join(c.kit.Dir, "machines"), c.socket, true)
 }
 
