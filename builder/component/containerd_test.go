@@ -49,9 +49,10 @@ func TestContainerdConfig(t *testing.T) {
 		name, version, images, runtime, bins string
 		sets                                 []string
 		pause                                string
+		stats                                string // 1.7 has no such collector: the key would be its snapshots', and a number
 	}{
 		{name: "2.x", version: "3", images: "plugins.'io.containerd.cri.v1.images'.", runtime: "plugins.'io.containerd.cri.v1.runtime'.",
-			bins: `cni.bin_dirs=["/opt/cni/bin"]`, pause: "pinned_images.sandbox"},
+			bins: `cni.bin_dirs=["/opt/cni/bin"]`, pause: "pinned_images.sandbox", stats: `"10s"`},
 		{name: "1.7", version: "2", images: "plugins.'io.containerd.grpc.v1.cri'.", runtime: "plugins.'io.containerd.grpc.v1.cri'.",
 			bins: `cni.bin_dir="/opt/cni/bin"`, pause: "sandbox_image", sets: []string{"containerd.source=base"}},
 	} {
@@ -70,6 +71,7 @@ func TestContainerdConfig(t *testing.T) {
 				c.runtime + "cni.conf_dir":             `"/etc/cni/net.d"`,
 				c.runtime + key:                        value,
 				c.runtime + "enable_unprivileged_icmp": "true",
+				c.runtime + "stats_collect_period":     c.stats,
 			} {
 				if got[key] != want {
 					t.Errorf("%s is %s, want %s", key, got[key], want)

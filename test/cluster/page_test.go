@@ -40,6 +40,11 @@ func lookInside(ctx context.Context, t *testing.T, k kit.Kit) {
 			t.Errorf("%s has no %q (%v)", name, want, err)
 		}
 	}
+	var said strings.Builder // of the image that cannot be read, and not of the other
+	err := run.Run(ctx, run.Cmd{Name: filepath.Join(k.Bin, "imgbuild"), Args: []string{"diff", "out/worker.qcow2", "nosuch.raw"}, Dir: dir, Stderr: &said})
+	if err == nil || !strings.Contains(said.String(), "nosuch.raw") || strings.Contains(said.String(), "worker.qcow2") {
+		t.Errorf("diff with an image that is not there: %v, %s", err, said.String())
+	}
 }
 
 // stampImages does what docs/stamp.md shows, which has the files that it speaks of.

@@ -63,9 +63,8 @@ func (g *Guard) Stop() (int, error) {
 	return g.count, g.err
 }
 
-// firmware reads a console until the kernel speaks there. UEFI has a network of its own
-// (chapters 24 to 28), which answers a stranger until then: no system's packet filter is
-// in force there.
+// firmware reads a console until the kernel speaks there. UEFI has a network of its own,
+// which answers a stranger until then: no system's packet filter is in force there.
 type firmware struct {
 	leaves func()
 	said   []byte
