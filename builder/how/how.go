@@ -96,7 +96,7 @@ func Write(platform string, image Image) (string, error) {
 	if image.Role == "master" {
 		v.Memory = 4096
 	}
-	t, err := template.ParseFS(scripts, "scripts/"+p.File)
+	t, err := template.ParseFS(scripts, "scripts/"+p.File+".tmpl")
 	if err != nil {
 		return "", err
 	}
