@@ -180,6 +180,11 @@ func Lock(ctx context.Context, o Options, show func([]lock.Change) error) (*lock
 	if err != nil {
 		return nil, err
 	}
+	release, err := lockAlone(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	before, err := readLock(o)
 	if err != nil {
 		return nil, err

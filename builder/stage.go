@@ -7,8 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"time"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
@@ -94,11 +97,33 @@ func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock
 	if o.Offline {
 		return nil, fault.New(fault.Lock, "%s pins nothing for %s, and --offline cannot: run `imgbuild fetch %s` with the network on", o.lockPath(), n.Role, n.Role)
 	}
+	release, err := lockAlone(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if locked, err = resolve(ctx, o, n, s); err != nil {
 		return nil, err
 	}
 	return locked.Nodes[n.Role].Pins, writeFile(o.lockPath(), locked.Bytes())
 }
+
+// lockAlone waits until no other run is about to write the lock file, so that two
+// first builds agree on their pins and keep each other's.
+func lockAlone(ctx context.Context, o Options) (release func(), err error) {
+	dir := filepath.Dir(o.lockPath())
+	if err := os.MkdirAll(dir, 0o755); err != nil { // #nosec G301 -- the user's output folder
+		return nil, err
+	}
+	door := flock.New(dir, flock.SetFlag(os.O_RDONLY))
+	if _, err := door.TryLockContext(ctx, lockWait); err != nil {
+		return nil, fmt.Errorf("waiting for another build to write %s: %w", o.lockPath(), err)
+	}
+	return func() { _ = door.Unlock() }, nil
+}
+
+// lockWait is how often a build asks whether another one has written the lock.
+const lockWait = 100 * time.Millisecond
 
 func readLock(o Options) (*lock.File, error) {
 	data, err := os.ReadFile(o.lockPath())

@@ -22,6 +22,9 @@ const Format = 1
 // digestForm is what every pin's digest looks like: OCI's form, or go.sum's.
 var digestForm = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|h1:[A-Za-z0-9+/]{43}=)$`)
 
+// packageName is Debian policy 5.6.1: a pin's name reaches the command line of what lays out the base.
+var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+
 // FileName is what a lock file is called.
 const FileName = "imgbuild.lock"
 
@@ -31,10 +34,24 @@ type File struct {
 	Nodes  map[string]Entry `json:"nodes"`
 }
 
-// Entry is one role's part: what was asked and what that was resolved to.
+// Entry is one role's part: what was asked and what that was resolved to. Sum is
+// the sha256, in hex, of both: a pin that was taken out, doubled or edited shows.
 type Entry struct {
 	Asked []Request `json:"asked"`
 	Pins  []Pin     `json:"pins"`
+	Sum   string    `json:"sum"`
+}
+
+// NewEntry is an entry with its sum. It sorts pins.
+func NewEntry(asked []Request, pins []Pin) Entry {
+	e := Entry{Asked: asked, Pins: sorted(pins)}
+	e.Sum = e.sum()
+	return e
+}
+
+func (e Entry) sum() string {
+	out, _ := json.Marshal([]any{e.Asked, e.Pins}) // plain data cannot fail
+	return fmt.Sprintf("%x", sha256.Sum256(out))
 }
 
 // Resolver turns one request into pins: several for a base, one for most others.
@@ -59,6 +76,9 @@ func Parse(data []byte) (*File, error) {
 	}
 	for role, entry := range f.Nodes {
 		for _, p := range entry.Pins {
+			if p.Kind == KindBase && p.Source == "debian" && !packageName.MatchString(p.Name) {
+				return nil, fault.New(fault.Lock, "the lock pins %q of %s, which is no Debian package's name; run `imgbuild lock` to write it anew", p.Name, role)
+			}
 			if !digestForm.MatchString(p.Digest) {
 				return nil, fault.New(fault.Lock, "the lock pins %s %s of %s without a digest; run `imgbuild lock` to write it anew", p.Kind, p.Name, role)
 			}
@@ -99,6 +119,23 @@ func (f *File) Stale(role string, asked []Request) []string {
 	for key := range had {
 		out = append(out, fmt.Sprintf("%s is pinned but no longer asked for", key))
 	}
+	if out == nil {
+		out = entry.damage()
+	}
+	slices.Sort(out)
+	return out
+}
+
+// damage says what is wrong with an entry that imgbuild cannot have written.
+func (e Entry) damage() (out []string) {
+	for _, req := range e.Asked {
+		if !slices.ContainsFunc(e.Pins, req.answeredBy) {
+			out = append(out, fmt.Sprintf("%s %s has lost its pin", req.Kind, req.Name))
+		}
+	}
+	if out == nil && e.Sum != e.sum() {
+		out = []string{"its pins are not those that imgbuild wrote (edited, or merged by hand)"}
+	}
 	slices.Sort(out)
 	return out
 }
@@ -125,9 +162,10 @@ func joinLines(why []string) string {
 func (f *File) Resolve(ctx context.Context, role string, asked []Request, moves func(Request) bool, r Resolver) error {
 	nodes := map[string]Entry{}
 	for name, entry := range f.Nodes {
-		nodes[name] = Entry{entry.Asked, slices.Clone(entry.Pins)}
+		entry.Pins = slices.Clone(entry.Pins)
+		nodes[name] = entry
 	}
-	entry := Entry{Asked: asked}
+	var all []Pin
 	for _, req := range asked {
 		var pins []Pin
 		ok := false
@@ -143,16 +181,15 @@ func (f *File) Resolve(ctx context.Context, role string, asked []Request, moves 
 		for i := range pins {
 			pins[i].Request = req.Name
 		}
-		entry.Pins = append(entry.Pins, pins...)
+		all = append(all, pins...)
 		for name, other := range nodes {
 			if moves(req) && slices.ContainsFunc(other.Asked, req.equal) {
 				kept := slices.DeleteFunc(other.Pins, req.answeredBy)
-				nodes[name] = Entry{other.Asked, sorted(append(kept, pins...))}
+				nodes[name] = NewEntry(other.Asked, append(kept, pins...))
 			}
 		}
 	}
-	entry.Pins = sorted(entry.Pins)
-	nodes[role] = entry
+	nodes[role] = NewEntry(asked, all)
 	f.Format, f.Nodes = Format, nodes
 	return nil
 }
@@ -164,11 +201,12 @@ func sorted(pins []Pin) []Pin {
 	return pins
 }
 
-// have finds the pins of a request: the role's own, else another's.
+// have finds the pins of a request: the role's own, else another's. An entry that
+// is damaged is not believed.
 func (f *File) have(role string, req Request) ([]Pin, bool) {
 	for _, of := range append([]string{role}, slices.Sorted(maps.Keys(f.Nodes))...) {
 		entry := f.Nodes[of]
-		if !slices.ContainsFunc(entry.Asked, req.equal) {
+		if !slices.ContainsFunc(entry.Asked, req.equal) || entry.damage() != nil {
 			continue
 		}
 		var pins []Pin
@@ -187,12 +225,6 @@ func (r Request) answeredBy(p Pin) bool { return p.Kind == r.Kind && p.Request =
 // equal compares what is asked; no Args and empty Args, as JSON mixes them up, are one.
 func (r Request) equal(other Request) bool {
 	return r.Kind == other.Kind && r.Name == other.Name && r.Version == other.Version && r.Source == other.Source && slices.Equal(r.Args, other.Args)
-}
-
-// Digest is the sha256, in hex, of a role's pins: the identity of a build's inputs.
-func (e Entry) Digest() string {
-	out, _ := json.Marshal(e.Pins) // plain data cannot fail
-	return fmt.Sprintf("%x", sha256.Sum256(out))
 }
 
 func byKey(rs []Request) map[string]Request {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/run"
 )
@@ -79,6 +80,9 @@ func newRepository(ctx context.Context, suite string, pins []lock.Pin, deb func(
 		if err != nil {
 			return nil, fmt.Errorf("reading package %s: %w", p.Name, err)
 		}
+		if err := sameAsPinned(p, string(control)); err != nil {
+			return nil, err
+		}
 		name := fmt.Sprintf("%s_%s.deb", p.Name, strings.TrimPrefix(p.Digest, "sha256:")[:16])
 		r.files[name] = file
 		fmt.Fprintf(&index, "%sFilename: ./%s\nSize: %d\nSHA256: %s\n\n",
@@ -87,6 +91,19 @@ func newRepository(ctx context.Context, suite string, pins []lock.Pin, deb func(
 	r.packages = []byte(index.String())
 	r.release = fmt.Appendf(nil, "Origin: imgbuild\nLabel: imgbuild\nSuite: %s\nCodename: %s\nSHA256:\n %x %d Packages\n", suite, suite, sha256.Sum256(r.packages), len(r.packages))
 	return r, nil
+}
+
+// sameAsPinned wants a package to say of itself what the lock says of it: the bill of
+// materials is made from the lock.
+func sameAsPinned(p lock.Pin, control string) error {
+	want := map[string]string{"Package": p.Name, "Version": p.Version, "Architecture": p.Arch}
+	for line := range strings.Lines(control) {
+		key, value, _ := strings.Cut(line, ":")
+		if w, ok := want[key]; ok && strings.TrimSpace(value) != w {
+			return fault.New(fault.Lock, "package %s says %s: %s, and the lock pins %s; run `imgbuild lock` to pin anew", p.Name, key, strings.TrimSpace(value), w)
+		}
+	}
+	return nil
 }
 
 // ServeHTTP implements http.Handler.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -42,12 +43,30 @@ func (p *replay) images() error {
 			return nil
 		}
 	}
+	for _, name := range p.needed() {
+		if !slices.ContainsFunc(p.node.Images, func(ref string) bool { return strings.HasPrefix(ref, name+":") }) {
+			p.say("images", name, "is what a %s runs, and the image does not name it", p.node.Role)
+		}
+	}
 	for _, name := range p.node.Images {
 		if err := r.whole(name); err != nil {
 			p.say("images", name, "%v", err)
 		}
 	}
 	return nil
+}
+
+// needed are the images without which a role does not come up: kubeadm's own, and the
+// pod network's where the image brings it.
+func (p *replay) needed() []string {
+	out := []string{"registry.k8s.io/pause", "registry.k8s.io/kube-proxy", "registry.k8s.io/coredns/coredns"}
+	if p.node.Role == "master" {
+		out = append(out, "registry.k8s.io/kube-apiserver", "registry.k8s.io/kube-controller-manager", "registry.k8s.io/kube-scheduler", "registry.k8s.io/etcd")
+	}
+	if p.node.CNI == "flannel" {
+		out = append(out, "ghcr.io/flannel-io/flannel")
+	}
+	return out
 }
 
 func (r *records) whole(name string) error {

@@ -22,8 +22,8 @@ type replay struct {
 	*Report
 	fsys fs.FS
 	node struct {
-		Role, KubernetesVersion string
-		Images                  []string
+		Role, KubernetesVersion, CNI string
+		Images                       []string
 	}
 }
 
@@ -75,9 +75,18 @@ func (p *replay) find(name string) (string, fs.FileInfo, error) {
 	return name, nil, fmt.Errorf("%s: too many links", name)
 }
 
-// versions looks for the version that is stamped into kubeadm (KubernetesVersion, KubeletVersion).
+// versions looks for the version that is stamped into Kubernetes' programs (KubernetesVersion, KubeletVersion).
 func (p *replay) versions() error {
-	f, err := p.fsys.Open("usr/bin/kubeadm")
+	for _, name := range []string{"usr/bin/kubeadm", "usr/bin/kubectl", "usr/bin/kubelet"} {
+		if err := p.version(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *replay) version(name string) error {
+	f, err := p.fsys.Open(name)
 	if err != nil {
 		return nil //nolint:nilerr // told by programs
 	}
@@ -85,7 +94,7 @@ func (p *replay) versions() error {
 	want := "v" + p.node.KubernetesVersion
 	found, err := contains(f, []byte(want))
 	if err == nil && !found {
-		p.say("versions", "usr/bin/kubeadm", "is not of version %s, which the image says it is", want)
+		p.say("versions", name, "is not of version %s, which the image says it is", want)
 	}
 	return err
 }

@@ -15,9 +15,12 @@ import (
 )
 
 const (
-	pause    = "registry.k8s.io/pause:3.10.2"
-	settings = "kernel.panic = 10\nkernel.panic_on_oops = 1\nvm.overcommit_memory = 1\nnet.ipv4.ip_forward = 1\nnet.ipv6.conf.default.forwarding = 1\nnet.bridge.bridge-nf-call-iptables = 1\nkernel.keys.root_maxkeys = 1000000\nkernel.keys.root_maxbytes = 25000000\n"
-	options  = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CGROUPS CGROUP_BPF CGROUP_PIDS CGROUP_SCHED CPUSETS MEMCG INET PROC_FS FAIR_GROUP_SCHED EXT4_FS NETFILTER_XT_TARGET_REDIRECT NETFILTER_XT_MATCH_COMMENT OVERLAY_FS"
+	pause     = "registry.k8s.io/pause:3.10.2"
+	kubeProxy = "registry.k8s.io/kube-proxy:v1.37.2"
+	coreDNS   = "registry.k8s.io/coredns/coredns:v1.13.1"
+	facts     = `{"role":"worker","kubernetesVersion":"1.37.2","images":["` + pause + `","` + kubeProxy + `","` + coreDNS + `"]}`
+	settings  = "kernel.panic = 10\nkernel.panic_on_oops = 1\nvm.overcommit_memory = 1\nnet.ipv4.ip_forward = 1\nnet.ipv6.conf.default.forwarding = 1\nnet.bridge.bridge-nf-call-iptables = 1\nkernel.keys.root_maxkeys = 1000000\nkernel.keys.root_maxbytes = 25000000\n"
+	options   = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CGROUPS CGROUP_BPF CGROUP_PIDS CGROUP_SCHED CPUSETS MEMCG INET PROC_FS FAIR_GROUP_SCHED EXT4_FS NETFILTER_XT_TARGET_REDIRECT NETFILTER_XT_MATCH_COMMENT OVERLAY_FS"
 )
 
 // config is the kernel's configuration with every option that kubeadm requires.
@@ -26,10 +29,12 @@ var config = "CONFIG_" + strings.ReplaceAll(options, " ", "=y\nCONFIG_") + "=m\n
 // fit makes of a sealed tree what the replay of kubeadm's preflight takes for a node.
 func fit(t testing.TB, tr *tree.Tree) {
 	t.Helper()
-	for _, name := range strings.Fields("kubelet kubectl containerd runc crictl ip nft mount losetup nsenter conntrack ethtool ebtables socat tc touch cp modprobe hostnamectl systemctl") {
+	for _, name := range strings.Fields("containerd runc crictl ip nft mount losetup nsenter conntrack ethtool ebtables socat tc touch cp modprobe hostnamectl systemctl") {
 		put(t, tr, "usr/bin/"+name, "ELF", 0o755)
 	}
-	put(t, tr, "usr/bin/kubeadm", "ELF v1.37.2 ELF", 0o755)
+	for _, name := range []string{"kubeadm", "kubectl", "kubelet"} {
+		put(t, tr, "usr/bin/"+name, "ELF v1.37.2 ELF", 0o755)
+	}
 	put(t, tr, "usr/sbin/xtables-nft-multi", "ELF", 0o755)
 	link := func(p, target string) {
 		if err := tr.Put(p, tree.Node{Mode: fs.ModeSymlink | 0o777, Link: target}); err != nil {
@@ -43,7 +48,7 @@ func fit(t testing.TB, tr *tree.Tree) {
 		link("etc/systemd/system/multi-user.target.wants/"+unit, "/usr/lib/systemd/system/"+unit)
 	}
 	for p, text := range map[string]string{
-		"etc/imgbuild/node.json":               `{"role":"worker","kubernetesVersion":"1.37.2","images":["` + pause + `"]}`,
+		"etc/imgbuild/node.json":               facts,
 		"usr/lib/modules/6.12.1/config":        config,
 		"usr/lib/modules-load.d/imgbuild.conf": "dm_verity\noverlay\n",
 		"usr/lib/sysctl.d/50-default.conf":     "# the distribution's\nkernel.panic = 0\nvm/panic_on_oom=0\n",
@@ -57,16 +62,20 @@ func fit(t testing.TB, tr *tree.Tree) {
 	if err := tr.Put("etc/kubernetes", tree.Node{Mode: fs.ModeDir | 0o755}); err != nil {
 		t.Fatal(err)
 	}
-	onboard(t, tr, pause)
+	onboard(t, tr, pause, kubeProxy, coreDNS)
 }
 
-// onboard puts an image of two layers on board, as the real writer does.
-func onboard(t testing.TB, tr *tree.Tree, name string) {
+// onboard puts images of two layers each on board, as the real writer does.
+func onboard(t testing.TB, tr *tree.Tree, names ...string) {
 	t.Helper()
-	layer := func(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
-	config := fmt.Sprintf(`{"rootfs":{"type":"layers","diff_ids":[%q,%q]}}`, layer("one"), layer("two"))
-	manifest := fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":%q}}`, layer(config))
-	state, err := containerd.Make(context.Background(), []containerd.Image{{Name: name, MediaType: "application/vnd.oci.image.manifest.v1+json", Manifest: []byte(manifest), Config: []byte(config)}})
+	digest := func(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
+	var images []containerd.Image
+	for _, name := range names {
+		config := fmt.Sprintf(`{"of":%q,"rootfs":{"type":"layers","diff_ids":[%q,%q]}}`, name, digest("one of "+name), digest("two of "+name))
+		manifest := fmt.Sprintf(`{"of":%q,"schemaVersion":2,"config":{"digest":%q}}`, name, digest(config))
+		images = append(images, containerd.Image{Name: name, MediaType: "application/vnd.oci.image.manifest.v1+json", Manifest: []byte(manifest), Config: []byte(config)})
+	}
+	state, err := containerd.Make(context.Background(), images)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,33 +117,37 @@ func TestPreflight(t *testing.T) {
 		change func(testing.TB, *tree.Tree)
 		want   string
 	}{
-		"nothing":                  {func(testing.TB, *tree.Tree) {}, ""},
-		"no program":               {remove("usr/bin/conntrack"), "programs conntrack"},
-		"not executable":           {set("usr/bin/socat", "x"), "programs socat"},
-		"a link that dangles":      {remove("usr/sbin/xtables-nft-multi"), "programs iptables"},
-		"kubeadm of another":       {func(t testing.TB, tr *tree.Tree) { put(t, tr, "usr/bin/kubeadm", "ELF v1.36.3", 0o755) }, "versions usr/bin/kubeadm"},
-		"no kernel config":         {remove("usr/lib/modules/6.12.1/config"), "kernel usr/lib/modules/6.12.1/config"},
-		"kernel option":            {set("usr/lib/modules/6.12.1/config", strings.ReplaceAll(config, "CONFIG_MEMCG=y\n", "")), "kernel usr/lib/modules/6.12.1/config"},
-		"module that is not there": {set("usr/lib/modules-load.d/imgbuild.conf", "overlay\nbr_netfilter\n"), "modules usr/lib/modules-load.d/imgbuild.conf"},
-		"setting overridden":       {set("etc/sysctl.d/99-mine.conf", "net.ipv4.ip_forward=0\n"), "settings net.ipv4.ip_forward"},
-		"settings hidden":          {set("etc/sysctl.d/90-imgbuild.conf", strings.Replace(settings, "kernel.panic_on_oops = 1\n", "", 1)), "settings kernel.panic_on_oops"},
-		"setting with slashes":     {set("etc/sysctl.d/99-mine.conf", "kernel/panic = 0\n"), "settings kernel.panic"},
-		"CRI off":                  {set("etc/containerd/config.toml", "disabled_plugins = [\"cri\"]\nsandbox = \""+pause+"\"\nSystemdCgroup = true\n"), "runtime etc/containerd/config.toml"},
-		"other cgroup driver":      {set("etc/containerd/config.toml", "sandbox = \""+pause+"\"\nSystemdCgroup = false\n"), "runtime etc/containerd/config.toml"},
-		"other sandbox image":      {set("etc/containerd/config.toml", "sandbox = \"registry.k8s.io/pause:3.9\"\nSystemdCgroup = true\n"), "runtime etc/containerd/config.toml"},
-		"swap in fstab":            {set("etc/fstab", "/dev/sda2 none swap sw 0 0\n"), "swap etc/fstab"},
-		"swap.target":              {remove("etc/systemd/system/swap.target"), "swap etc/systemd/system/swap.target"},
-		"kubelet not enabled":      {remove("etc/systemd/system/multi-user.target.wants/kubelet.service"), "units kubelet.service"},
-		"an image less":            {func(t testing.TB, tr *tree.Tree) { onboard(t, tr, "registry.k8s.io/other:1") }, "images " + pause},
-		"a layer less":             {remove(layers + "/snapshots/2"), "images " + pause},
-		"a manifest that lies":     {bend(`"schemaVersion":2`, `"schemaVersion":3`), "images " + pause},
-		"a configuration less":     {bend(`"type":"layers"`, ""), "images " + pause},
-		"no records":               {remove(records), "images " + records},
-		"the records are cut":      {set(records, "\x00\x00"), "images " + records},
-		"no records of layers":     {set(layers+"/metadata.db", strings.Repeat("\x00", 16384)), "images " + layers + "/metadata.db"},
-		"everybody's programs":     {func(_ testing.TB, tr *tree.Tree) { n, _ := tr.Get(stateDir); n.Mode = fs.ModeDir | 0o755 }, "modes " + stateDir},
-		"old cluster":              {set("etc/kubernetes/kubelet.conf", "x"), "fresh etc/kubernetes/kubelet.conf"},
-		"no name":                  {set("etc/imgbuild/node.json", "{"), "node etc/imgbuild/node.json"},
+		"nothing":                    {func(testing.TB, *tree.Tree) {}, ""},
+		"no program":                 {remove("usr/bin/conntrack"), "programs conntrack"},
+		"not executable":             {set("usr/bin/socat", "x"), "programs socat"},
+		"a link that dangles":        {remove("usr/sbin/xtables-nft-multi"), "programs iptables"},
+		"kubeadm of another":         {func(t testing.TB, tr *tree.Tree) { put(t, tr, "usr/bin/kubeadm", "ELF v1.36.3", 0o755) }, "versions usr/bin/kubeadm"},
+		"kubelet of another":         {func(t testing.TB, tr *tree.Tree) { put(t, tr, "usr/bin/kubelet", "ELF v1.36.3", 0o755) }, "versions usr/bin/kubelet"},
+		"no kernel config":           {remove("usr/lib/modules/6.12.1/config"), "kernel usr/lib/modules/6.12.1/config"},
+		"kernel option":              {set("usr/lib/modules/6.12.1/config", strings.ReplaceAll(config, "CONFIG_MEMCG=y\n", "")), "kernel usr/lib/modules/6.12.1/config"},
+		"module that is not there":   {set("usr/lib/modules-load.d/imgbuild.conf", "overlay\nbr_netfilter\n"), "modules usr/lib/modules-load.d/imgbuild.conf"},
+		"setting overridden":         {set("etc/sysctl.d/99-mine.conf", "net.ipv4.ip_forward=0\n"), "settings net.ipv4.ip_forward"},
+		"settings hidden":            {set("etc/sysctl.d/90-imgbuild.conf", strings.Replace(settings, "kernel.panic_on_oops = 1\n", "", 1)), "settings kernel.panic_on_oops"},
+		"setting with slashes":       {set("etc/sysctl.d/99-mine.conf", "kernel/panic = 0\n"), "settings kernel.panic"},
+		"CRI off":                    {set("etc/containerd/config.toml", "disabled_plugins = [\"cri\"]\nsandbox = \""+pause+"\"\nSystemdCgroup = true\n"), "runtime etc/containerd/config.toml"},
+		"other cgroup driver":        {set("etc/containerd/config.toml", "sandbox = \""+pause+"\"\nSystemdCgroup = false\n"), "runtime etc/containerd/config.toml"},
+		"other sandbox image":        {set("etc/containerd/config.toml", "sandbox = \"registry.k8s.io/pause:3.9\"\nSystemdCgroup = true\n"), "runtime etc/containerd/config.toml"},
+		"swap in fstab":              {set("etc/fstab", "/dev/sda2 none swap sw 0 0\n"), "swap etc/fstab"},
+		"swap.target":                {remove("etc/systemd/system/swap.target"), "swap etc/systemd/system/swap.target"},
+		"kubelet not enabled":        {remove("etc/systemd/system/multi-user.target.wants/kubelet.service"), "units kubelet.service"},
+		"an image less":              {func(t testing.TB, tr *tree.Tree) { onboard(t, tr, kubeProxy, coreDNS) }, "images " + pause},
+		"an image that is not named": {set("etc/imgbuild/node.json", strings.Replace(facts, `"`+kubeProxy+`",`, "", 1)), "images registry.k8s.io/kube-proxy"},
+		"a master without its own":   {set("etc/imgbuild/node.json", strings.Replace(facts, "worker", "master", 1)), "images registry.k8s.io/kube-apiserver images registry.k8s.io/kube-controller-manager images registry.k8s.io/kube-scheduler images registry.k8s.io/etcd"},
+		"no pod network":             {set("etc/imgbuild/node.json", strings.Replace(facts, `"role"`, `"cni":"flannel","role"`, 1)), "images ghcr.io/flannel-io/flannel"},
+		"a layer less":               {remove(layers + "/snapshots/2"), "images " + coreDNS},
+		"a manifest that lies":       {bend(`"of":"`+pause+`","schemaVersion":2`, `"schemaVersion":3`), "images " + pause},
+		"a configuration less":       {bend(`"of":"`+pause+`","rootfs"`, ""), "images " + pause},
+		"no records":                 {remove(records), "images " + records},
+		"the records are cut":        {set(records, "\x00\x00"), "images " + records},
+		"no records of layers":       {set(layers+"/metadata.db", strings.Repeat("\x00", 16384)), "images " + layers + "/metadata.db"},
+		"everybody's programs":       {func(_ testing.TB, tr *tree.Tree) { n, _ := tr.Get(stateDir); n.Mode = fs.ModeDir | 0o755 }, "modes " + stateDir},
+		"old cluster":                {set("etc/kubernetes/kubelet.conf", "x"), "fresh etc/kubernetes/kubelet.conf"},
+		"no name":                    {set("etc/imgbuild/node.json", "{"), "node etc/imgbuild/node.json"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := node(t)

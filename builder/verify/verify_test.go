@@ -66,7 +66,7 @@ func TestGoodImage(t *testing.T) {
 				parts = append(parts, p.Name)
 			}
 			got := []string{r.Format, r.UKI, r.Kernel, r.Cmdline, r.RootHash, r.OS["NAME"], string(r.Node), strings.Join(parts, " ")}
-			want := []string{strings.Fields(strings.ReplaceAll(name, ",", ""))[0], d.UKI, "6.12.1", "roothash=" + d.RootHash + " systemd.swap=0 quiet", d.RootHash, "Debian GNU/Linux", `{"role":"worker","kubernetesVersion":"1.37.2","images":["` + pause + `"]}`, "imgbuild-esp imgbuild-root imgbuild-verity"}
+			want := []string{strings.Fields(strings.ReplaceAll(name, ",", ""))[0], d.UKI, "6.12.1", "roothash=" + d.RootHash + " systemd.swap=0 quiet", d.RootHash, "Debian GNU/Linux", facts, "imgbuild-esp imgbuild-root imgbuild-verity"}
 			if diff := cmp.Diff(want, got); diff != "" || r.Size != d.Size && name != "gce" || name == "gce" && r.Size != 1<<30 {
 				t.Error(diff, r.Size, d.Size)
 			}

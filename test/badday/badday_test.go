@@ -38,6 +38,8 @@ var campaigns = []struct{ name, judge string }{
 	{"a package that comes wrong, short, late, elsewhere or not at all", "the same sha256 after a retry, or exit code 6 and nothing filed"},
 	{"a bit flipped in image, bill, statement, manifest or signature", "`imgbuild verify --key`"},
 	{"eight builds at once on one cache", "the same sha256 from each"},
+	{"a pin of the lock lost, doubled or edited", "exit code 4, the lost one by name, and what to run"},
+	{"two first runs at once in one folder", "both roles in one lock, and the same pins for what both ask"},
 	{"a hostile word in a field of the spec", "refused with path and line; or systemd-analyze, nft and the plan's own lines unmoved"},
 	{"a hostile word in a field of a node config", "refused with the field, or kubeadm config validate"},
 	{"YAML that explodes, nests or repeats", "one error within 1 s of CPU time and 100 MiB"},
