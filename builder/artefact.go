@@ -79,22 +79,41 @@ func (a *artefacts) place() error {
 // finish makes all of it: the root file system, the disk around it, the payloads.
 func (a *artefacts) finish(ctx context.Context) (*made, error) {
 	m := &made{}
-	if a.needs[output.Disk] {
-		done := a.o.Report.Stage("sealing the root file system")
-		sealed, err := assemble.Seal(ctx, a.plan, a.laid.root, a.laid.kernel, a.init, a.scratch, a.cache)
-		if err != nil {
+	if a.needs[output.Disk] || a.needs[output.Netboot] {
+		if err := a.seal(ctx, m); err != nil {
 			return nil, err
 		}
-		done()
-		done = a.o.Report.Stage("assembling the disk")
-		disk, err := assemble.Build(ctx, a.plan, a.laid.root, a.laid.kernel, sealed)
-		if err != nil {
-			return nil, err
-		}
-		m.disk, m.Disk = *disk, disk.Path
-		done()
 	}
 	return m, a.extend(ctx, m)
+}
+
+// seal makes the root file system, and what boots it: by disk, by network.
+func (a *artefacts) seal(ctx context.Context, m *made) error {
+	done := a.o.Report.Stage("sealing the root file system")
+	sealed, err := assemble.Seal(ctx, a.plan, a.laid.root, a.laid.kernel, a.init, a.scratch, a.cache)
+	if err != nil {
+		return err
+	}
+	done()
+	if a.needs[output.Netboot] {
+		done = a.o.Report.Stage("assembling the image for network boot")
+		if m.Netboot, err = assemble.Netboot(ctx, a.plan, a.laid.root, a.laid.kernel, sealed, a.scratch); err != nil {
+			return err
+		}
+		done()
+	}
+	m.disk.RootHash = sealed.RootHash()
+	if !a.needs[output.Disk] {
+		return nil
+	}
+	done = a.o.Report.Stage("assembling the disk")
+	disk, err := assemble.Build(ctx, a.plan, a.laid.root, a.laid.kernel, sealed)
+	if err != nil {
+		return err
+	}
+	m.disk, m.Disk = *disk, disk.Path
+	done()
+	return nil
 }
 
 // extend writes the payloads that are needed.

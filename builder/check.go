@@ -49,6 +49,8 @@ func readBack(ctx context.Context, format, file string, token bool) (*verify.Rep
 		return verify.Extension(ctx, file)
 	case output.AsArchive:
 		return verify.Archive(file)
+	case output.AsNetboot:
+		return verify.Netboot(ctx, file)
 	}
 	return verify.Config(file, token)
 }

@@ -30,7 +30,7 @@ func describe(ctx context.Context, o Options, a *artefacts) ([]document, error) 
 	defer o.Report.Stage("listing what is in the image")()
 	p := a.plan
 	image := bill.Image{Plan: p, Version: rootfs.Version(p), Root: a.laid.root, Containers: a.laid.images}
-	if !a.needs[output.Disk] {
+	if !a.needs[output.Disk] && !a.needs[output.Netboot] {
 		image.Payload = tree.New()
 		for part, needed := range map[*tree.Tree]bool{a.payload: a.needs[output.Payload] || a.needs[output.Archive], a.images: a.needs[output.Images]} {
 			if !needed {

@@ -7,5 +7,5 @@ import "embed"
 
 // Files has every overlay.
 //
-//go:embed clusterapi cni containerd firewall firstboot flannel images kernel kubernetes network ssh state swap system vip
+//go:embed clusterapi cni containerd firewall firstboot flannel images kernel kubernetes netboot network ssh state swap system vip
 var Files embed.FS

@@ -23,6 +23,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/erofs"
 	fat "github.com/imgbuild/imgbuild/internal/esp"
 	"github.com/imgbuild/imgbuild/internal/gpt"
+	"github.com/imgbuild/imgbuild/internal/netboot"
 	"github.com/imgbuild/imgbuild/internal/pe"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/store"
@@ -50,6 +51,9 @@ type Sealed struct {
 	hash             []byte
 	initrd           []byte
 }
+
+// RootHash is dm-verity's, in hex.
+func (s *Sealed) RootHash() string { return hex.EncodeToString(s.hash) }
 
 // Seal begins the disk in the scratch folder dir. The root file system is written
 // where it stays, so that no byte of it is copied.
@@ -129,31 +133,38 @@ func ukiName(p *plan.Plan) string {
 // unify assembles the UKI (UAPI Unified Kernel Image specification) around the
 // stub of the base's own systemd.
 func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte) ([]byte, error) {
-	stub, err := root.ReadFile("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+	stub, sections, err := parts(p, root, k, hash)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the base needs the package systemd-boot-efi", err)
+		return nil, err
+	}
+	return pe.UKI(stub, append(sections, pe.Section{Name: netboot.Section, Data: initrd}))
+}
+
+// parts are the stub, and all sections of the UKI but the initrd.
+func parts(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, hash []byte) (stub []byte, sections []pe.Section, err error) {
+	if stub, err = root.ReadFile("usr/lib/systemd/boot/efi/linuxx64.efi.stub"); err != nil {
+		return nil, nil, fmt.Errorf("%w: the base needs the package systemd-boot-efi", err)
 	}
 	osrel, err := root.ReadFile("usr/lib/os-release")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	image, err := k.Image.Open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer image.Close() //nolint:errcheck // read only
 	linux, err := io.ReadAll(image)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	words := append([]string{"roothash=" + hex.EncodeToString(hash)}, p.Cmdline...)
-	return pe.UKI(stub, []pe.Section{
+	return stub, []pe.Section{
 		{Name: ".osrel", Data: osrel},
 		{Name: ".cmdline", Data: []byte(strings.Join(words, " "))},
 		{Name: ".uname", Data: []byte(k.Release)},
-		{Name: ".initrd", Data: initrd},
 		{Name: ".linux", Data: linux},
-	})
+	}, nil
 }
 
 // write lays out the GPT disk (Discoverable Partitions Specification). The image

@@ -11,8 +11,8 @@ import (
 	"github.com/cavaliergopher/cpio"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/imgbuild/imgbuild/internal/netboot"
 	"github.com/imgbuild/imgbuild/internal/node/initrd"
-	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -176,55 +176,22 @@ func (k *kernel) pack(w io.Writer, order []string, init []byte) error {
 			aliases.WriteString(line)
 		}
 	}
-	c := &archive{w: cpio.NewWriter(w)}
-	c.file("init", 0o755, init)
+	c := &netboot.Archive{W: cpio.NewWriter(w)}
+	c.File("init", 0o755, init)
 	for _, dir := range []string{"dev", "proc", "sys", "run", "sysroot"} {
-		c.dir(dir)
+		c.Folder(dir)
 	}
-	c.dir(path.Dir(initrd.ModuleList))
-	c.file(initrd.ModuleList, 0o644, []byte(list.String()))
-	c.file(initrd.AliasList, 0o644, []byte(aliases.String()))
-	c.dir("lib")
-	c.dir("lib/modules")
+	c.Folder(path.Dir(initrd.ModuleList))
+	c.File(initrd.ModuleList, 0o644, []byte(list.String()))
+	c.File(initrd.AliasList, 0o644, []byte(aliases.String()))
+	c.Folder("lib")
+	c.Folder("lib/modules")
 	for _, name := range order {
 		data, err := k.root.ReadFile(path.Join(k.dir, k.files[name]))
 		if err != nil {
 			return err
 		}
-		c.file(path.Join("lib/modules", path.Base(k.files[name])), 0o644, data)
+		c.File(path.Join("lib/modules", path.Base(k.files[name])), 0o644, data)
 	}
-	return c.close()
-}
-
-// archive writes a cpio archive with one time stamp and keeps the first error.
-type archive struct {
-	w   *cpio.Writer
-	err error
-	ino int64
-}
-
-func (a *archive) put(h *cpio.Header, data []byte) {
-	if a.err != nil {
-		return
-	}
-	a.ino++
-	h.Inode, h.Links, h.ModTime = a.ino, 1, repro.Epoch()
-	if a.err = a.w.WriteHeader(h); a.err == nil {
-		_, a.err = a.w.Write(data)
-	}
-}
-
-func (a *archive) dir(name string) {
-	a.put(&cpio.Header{Name: name, Mode: cpio.TypeDir | 0o755}, nil)
-}
-
-func (a *archive) file(name string, perm cpio.FileMode, data []byte) {
-	a.put(&cpio.Header{Name: name, Mode: cpio.TypeReg | perm, Size: int64(len(data))}, data)
-}
-
-func (a *archive) close() error {
-	if a.err != nil {
-		return a.err
-	}
-	return a.w.Close()
+	return c.Close()
 }

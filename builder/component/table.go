@@ -18,6 +18,7 @@ func All() []Component {
 		flannel(),
 		vip(),
 		firstboot(),
+		netboot(),
 		clusterAPI(),
 		userFiles(),
 		userUnits(),

@@ -17,6 +17,7 @@ type Artefact string
 // The artefacts.
 const (
 	Disk    Artefact = "disk"    // the assembled raw disk
+	Netboot Artefact = "netboot" // the UKI that carries its root
 	Payload Artefact = "payload" // the system extension with the Kubernetes programs
 	Images  Artefact = "images"  // the one with the container images
 	Archive Artefact = "archive" // the Kubernetes programs as a tar
@@ -31,11 +32,13 @@ const (
 	AsExtension
 	AsConfig
 	AsArchive
+	AsNetboot
 )
 
 // Made is the artefacts, as files in a scratch folder, and the node on a host.
 type Made struct {
 	Disk    string
+	Netboot string
 	Payload string
 	Images  string
 	Archive string
@@ -75,6 +78,7 @@ func All() []Format {
 		{Name: "vhdx", Doc: "dynamic VHDX, for Hyper-V", Needs: Disk, Write: writeVHDX},
 		{Name: "gce", Doc: "image for Google Compute Engine: disk.raw of whole GiB, as tar.gz", Needs: Disk, Write: writeGCE},
 		{Name: "containerdisk", Doc: "container image of the qcow2, for KubeVirt: an OCI layout as a tar", Needs: Disk, Write: writeContainerDisk},
+		{Name: "netboot", Doc: "UKI with the root in it, for UEFI HTTP boot, PXE and iPXE", Needs: Netboot, Reads: AsNetboot, Last: true, Write: writeNetboot},
 		{Name: "butane", Doc: "the node on a host, as a Butane config", Needs: Payload, Reads: AsConfig, Write: writeButane},
 		{Name: "ignition", Doc: "the node on a host, as an Ignition config", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeIgnition},
 		{Name: "cloud-init", Doc: "the node on a Debian host, as user data of cloud-init", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeCloudInit},
@@ -111,6 +115,10 @@ func Needed(names []string) (map[Artefact]bool, error) {
 }
 
 func writeRaw(_ context.Context, m *Made, dst string, _ bool) error { return os.Rename(m.Disk, dst) }
+
+func writeNetboot(_ context.Context, m *Made, dst string, _ bool) error {
+	return os.Rename(m.Netboot, dst)
+}
 
 func writeSysext(_ context.Context, m *Made, dst string, _ bool) error {
 	return os.Rename(m.Payload, dst)

@@ -144,7 +144,7 @@ func (p *Plan) fileOf(format string) string {
 
 // endings are those of formats whose files are not called after them.
 var endings = map[string]string{"ignition": "ign", "butane": "bu", "cloud-init": "cloud-config", "nocloud": "cidata.iso", "nocloud-fat": "cidata.img",
-	"containerdisk": "containerdisk.tar", "gce": "gce.tar.gz"}
+	"containerdisk": "containerdisk.tar", "gce": "gce.tar.gz", "netboot": "netboot.efi"}
 
 // merge joins what the components add. Two components that put different
 // things at one path are a mistake of the builder, named.

@@ -3,7 +3,6 @@ package stamp
 import (
 	"bytes"
 	"debug/pe"
-	"errors"
 	"io"
 	"os"
 	"path"
@@ -84,39 +83,24 @@ func (d *disk) role() (string, error) {
 			return "", err
 		}
 		defer r.Close() //nolint:errcheck // read only
-		text, err := osRelease(io.LimitReader(r, maxUKI))
+		all, err := io.ReadAll(io.LimitReader(r, maxUKI))
 		if err != nil {
-			return "", fault.New(fault.Verify, "%s: %w", name, err)
+			return "", err
 		}
-		for line := range strings.Lines(text) {
-			if role, ok := strings.CutPrefix(strings.TrimSpace(line), "IMAGE_ID=imgbuild-"); ok {
+		uki, err := pe.NewFile(bytes.NewReader(all))
+		if err == nil {
+			var role string
+			if role, err = roleOf(uki); err == nil {
 				return role, nil
 			}
 		}
+		return "", fault.New(fault.Verify, "%s: %w", name, err)
 	}
 	return "", fault.New(fault.Verify, "it has no kernel image of imgbuild's")
 }
 
 // maxUKI bounds what is read of a kernel image, bytes.
 const maxUKI = 256 << 20
-
-// osRelease reads the section .osrel of a unified kernel image.
-func osRelease(uki io.Reader) (string, error) {
-	all, err := io.ReadAll(uki)
-	if err != nil {
-		return "", err
-	}
-	f, err := pe.NewFile(bytes.NewReader(all))
-	if err != nil {
-		return "", err
-	}
-	s := f.Section(".osrel")
-	if s == nil || s.Size > 64<<10 {
-		return "", errors.New("it has no section .osrel")
-	}
-	text, err := s.Data()
-	return string(text), err
-}
 
 // write puts pages into the partition: offset in it → content.
 func (d *disk) write(pages map[int64][]byte) error {

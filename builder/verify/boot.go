@@ -40,7 +40,7 @@ func (r *Report) readBoot(esp *io.SectionReader) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", r.UKI, err)
 	}
-	return r.readUKI(data)
+	return r.readUKI(bytes.NewReader(data), int64(len(data)))
 }
 
 // readWhole reads a file into memory of its size, which most is the limit of.
@@ -62,26 +62,38 @@ func readWhole(fsys fs.FS, name string, most int64) ([]byte, error) {
 	return data, err
 }
 
+// maxSection bounds what is read of a section of text, bytes.
+const maxSection = 64 << 10
+
 // readUKI reads the sections that the UAPI specification of unified kernel images names.
-func (r *Report) readUKI(data []byte) error {
-	f, err := pe.NewFile(bytes.NewReader(data))
+// Of the large ones it wants no more than that they are there.
+func (r *Report) readUKI(src io.ReaderAt, size int64) error {
+	f, err := pe.NewFile(src)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.UKI, err)
 	}
-	sections := map[string][]byte{}
+	there, sections := map[string]bool{}, map[string][]byte{}
 	for _, s := range f.Sections {
 		end := int64(s.Offset) + int64(s.Size)
-		if s.Offset == 0 && s.Size > 0 || end > int64(len(data)) {
+		if s.Offset == 0 && s.Size > 0 || end > size {
 			return fmt.Errorf("%s: section %s: its %d bytes at %d are not in the file", r.UKI, s.Name, s.Size, s.Offset)
 		}
-		if _, ok := sections[s.Name]; ok {
+		if there[s.Name] {
 			r.say("boot", r.UKI, "two sections %s: the stub would take the first", s.Name)
 			return nil
 		}
-		sections[s.Name] = data[s.Offset:min(end, int64(s.Offset)+int64(s.VirtualSize))]
+		n := min(s.Size, s.VirtualSize)
+		there[s.Name] = n > 0
+		if s.Name == ".linux" || s.Name == ".initrd" {
+			continue
+		}
+		sections[s.Name] = make([]byte, min(n, maxSection))
+		if err := readAt(src, sections[s.Name], int64(s.Offset)); err != nil {
+			return fmt.Errorf("%s: section %s: %w", r.UKI, s.Name, err)
+		}
 	}
 	for _, name := range []string{".linux", ".initrd", ".cmdline", ".osrel", ".uname"} {
-		if len(sections[name]) == 0 {
+		if !there[name] {
 			r.say("boot", r.UKI, "no section %s", name)
 		}
 	}

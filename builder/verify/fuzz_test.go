@@ -35,7 +35,7 @@ func whole(b []byte) *io.SectionReader {
 
 func FuzzUKI(f *testing.F) {
 	f.Add([]byte("MZ"))
-	f.Fuzz(func(_ *testing.T, data []byte) { _ = (&Report{}).readUKI(data) })
+	f.Fuzz(func(_ *testing.T, data []byte) { _ = (&Report{}).readUKI(bytes.NewReader(data), int64(len(data))) })
 }
 
 func FuzzESP(f *testing.F) {

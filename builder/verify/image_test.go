@@ -28,7 +28,7 @@ func node(t testing.TB) *tree.Tree {
 	for p, text := range map[string]string{
 		"usr/lib/os-release":                         "ID=debian\nNAME=\"Debian GNU/Linux\"\nIMAGE_ID=imgbuild-worker\n",
 		"usr/lib/systemd/boot/efi/linuxx64.efi.stub": string(disktest.Stub()), "usr/lib/systemd/boot/efi/systemd-bootx64.efi": "MZ boot loader",
-		modules + "modules.dep": "k/dm-verity.ko:\n", modules + "modules.softdep": "", modules + "modules.alias": "", modules + "k/dm-verity.ko": "ELF",
+		modules + "modules.dep": "k/dm-verity.ko:\nk/loop.ko:\n", modules + "modules.softdep": "", modules + "modules.alias": "", modules + "k/dm-verity.ko": "ELF", modules + "k/loop.ko": "ELF loop",
 		modules + "modules.builtin": "erofs.ko\nexample/overlay.ko\nexample/ext4.ko\n", "etc/machine-id": "uninitialized\n",
 		"etc/passwd": "root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n",
 		"etc/shadow": "root:*:20000:0:99999:7:::\nsshd:!*:20000::::::\n", "etc/gshadow": "root:*::\nstaff:!::\n",
@@ -64,6 +64,16 @@ func put(t testing.TB, tr *tree.Tree, p, text string, mode fs.FileMode) {
 // build assembles the tree into a disk, with the writers that builds use.
 func build(t testing.TB, tr *tree.Tree, words ...string) *assemble.Disk {
 	t.Helper()
+	p, kernel, sealed := seal(t, tr, words...)
+	d, err := assemble.Build(t.Context(), p, tr, kernel, sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func seal(t testing.TB, tr *tree.Tree, words ...string) (*plan.Plan, rootfs.Kernel, *assemble.Sealed) {
+	t.Helper()
 	p := &plan.Plan{ID: strings.Repeat("0123456789abcdef", 4), Role: "worker", Arch: "amd64", Spec: &spec.Node{Kubernetes: spec.Kubernetes{Version: "1.37.2"}},
 		Cmdline: append([]string{"systemd.swap=0"}, words...), Disk: plan.Disk{ESPSize: 34 << 20, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
 	kernel := rootfs.Kernel{Release: "6.12.1", Image: tree.Bytes("MZ kernel")}
@@ -75,11 +85,7 @@ func build(t testing.TB, tr *tree.Tree, words ...string) *assemble.Disk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := assemble.Build(t.Context(), p, tr, kernel, sealed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return p, kernel, sealed
 }
 
 // corrupt opens a disk for the test to change.

@@ -78,6 +78,8 @@ func image(ctx context.Context, file string, visit func(fs.FS) error) (*Report, 
 	case disk.format != "raw": // nothing but a disk comes in another format
 	case isEROFS(disk) || isSealed(disk, disk.size):
 		return Extension(ctx, file)
+	case isPE(disk):
+		return netboot(ctx, file, &Report{visit: visit})
 	case isTar(disk):
 		return Archive(file)
 	case isConfig(disk):

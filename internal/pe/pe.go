@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -52,20 +53,36 @@ var le = binary.LittleEndian
 // stub's header has no room, its content moves back in the file. Memory: the
 // result is as large as all parts together.
 func UKI(stub []byte, sections []Section) ([]byte, error) {
+	if len(sections) == 0 {
+		return nil, errors.New("assembling the unified kernel image: no sections to add")
+	}
+	last := sections[len(sections)-1]
+	head, tail, err := Begin(stub, sections[:len(sections)-1], last.Name, int64(len(last.Data)))
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(head, last.Data, make([]byte, tail)), nil
+}
+
+// Begin is UKI for a last section that is too large for memory: what comes before the
+// last section's size bytes in the file, and how many zeros come after them.
+func Begin(stub []byte, sections []Section, last string, size int64) (head []byte, tail int, err error) {
 	img, err := parse(stub)
 	if err != nil {
-		return nil, fmt.Errorf("assembling the unified kernel image: stub: %w", err)
+		err = fmt.Errorf("stub: %w", err)
+	} else {
+		err = img.checkNames(sections, last, size)
 	}
-	if err := img.checkNames(sections); err != nil {
-		return nil, fmt.Errorf("assembling the unified kernel image: %w", err)
+	if err == nil {
+		err = img.makeRoom(len(sections) + 1)
 	}
-	if err := img.makeRoom(len(sections)); err != nil {
-		return nil, fmt.Errorf("assembling the unified kernel image: %w", err)
+	if err == nil {
+		tail, err = img.add(sections, last, size)
 	}
-	if err := img.add(sections); err != nil {
-		return nil, fmt.Errorf("assembling the unified kernel image: %w", err)
+	if err != nil {
+		return nil, 0, fmt.Errorf("assembling the unified kernel image: %w", err)
 	}
-	return img.data, nil
+	return img.data, tail, nil
 }
 
 // image is a PE file on its way; coff, opt and table are offsets into data.
@@ -128,26 +145,29 @@ func (h header) name() string      { return string(bytes.TrimRight(h[:8], "\x00"
 // end is where the section ends in memory, relative to the image's base.
 func (h header) end() int { return int(h.u32(12)) + int(max(h.u32(8), h.u32(16))) }
 
-func (img *image) checkNames(sections []Section) error {
-	if len(sections) == 0 {
-		return errors.New("no sections to add")
-	}
+func (img *image) checkNames(sections []Section, last string, size int64) error {
 	have := map[string]bool{}
 	for i := range img.count {
 		have[img.section(i).name()] = true
 	}
-	for _, s := range sections {
+	check := func(name string, size int64) error {
 		switch {
-		case len(s.Name) < 2 || len(s.Name) > 8 || !strings.HasPrefix(s.Name, "."):
-			return fmt.Errorf("section name %q: must be a dot and 1 to 7 more bytes", s.Name)
-		case have[s.Name]:
-			return fmt.Errorf("section %s is there twice", s.Name)
-		case len(s.Data) == 0:
-			return fmt.Errorf("section %s is empty: leave it out", s.Name)
+		case len(name) < 2 || len(name) > 8 || !strings.HasPrefix(name, "."):
+			return fmt.Errorf("section name %q: must be a dot and 1 to 7 more bytes", name)
+		case have[name]:
+			return fmt.Errorf("section %s is there twice", name)
+		case size == 0:
+			return fmt.Errorf("section %s is empty: leave it out", name)
 		}
-		have[s.Name] = true
+		have[name] = true
+		return nil
 	}
-	return nil
+	for _, s := range sections {
+		if err := check(s.Name, int64(len(s.Data))); err != nil {
+			return err
+		}
+	}
+	return check(last, size)
 }
 
 // makeRoom widens the header for n more sections: what lies behind it in the
@@ -176,44 +196,48 @@ func (img *image) makeRoom(n int) error {
 	return nil
 }
 
-// add appends the sections and brings the headers up to date.
-func (img *image) add(sections []Section) error {
-	address, total := 0, len(img.data)
+// add appends the sections, of the last its header alone, and brings the headers up to
+// date. It returns how many zeros the last section ends in.
+func (img *image) add(sections []Section, last string, size int64) (tail int, err error) {
+	address, total := 0, int64(len(img.data))
 	for i := range img.count {
 		address = max(address, img.section(i).end())
 	}
 	for _, s := range sections {
-		total += len(s.Data) + img.fileAlign + img.sectionAlign
+		total += int64(len(s.Data) + img.fileAlign + img.sectionAlign)
 	}
-	if total+address > math.MaxInt32 {
-		return fmt.Errorf("image of %d bytes, the format holds at most 2 GiB", total)
+	if total+int64(address)+size > math.MaxInt32-1<<20 {
+		return 0, fmt.Errorf("image of %d bytes, the format holds at most 2 GiB", total+size)
 	}
 	out := bytes.NewBuffer(make([]byte, 0, total))
 	out.Write(img.data)
 	initialized := int(img.u32(img.opt + optInitialized))
-	for i, s := range sections {
+	enter := func(i int, name string, size int) {
 		pad(out, img.fileAlign)
 		address = alignUp(address, img.sectionAlign)
 		h := out.Bytes()[img.table+(img.count+i)*sectionHeaderSize:][:sectionHeaderSize]
 		clear(h)
-		copy(h, s.Name)
-		raw := alignUp(len(s.Data), img.fileAlign)
-		for at, value := range map[int]int{8: len(s.Data), 12: address, 16: raw, 20: out.Len(), 36: sectionReadOnlyData} {
+		copy(h, name)
+		raw := alignUp(size, img.fileAlign)
+		for at, value := range map[int]int{8: size, 12: address, 16: raw, 20: out.Len(), 36: sectionReadOnlyData} {
 			le.PutUint32(h[at:], uint32(value)) // #nosec G115 -- below 2 GiB
 		}
-		out.Write(s.Data)
-		address += len(s.Data)
+		address += size
 		initialized += raw
 	}
-	pad(out, img.fileAlign)
+	for i, s := range sections {
+		enter(i, s.Name, len(s.Data))
+		out.Write(s.Data)
+	}
+	enter(len(sections), last, int(size))
 	img.data = out.Bytes()
-	le.PutUint16(img.data[img.coff+coffSections:], uint16(img.count+len(sections))) // #nosec G115 -- the header's room bounds it
+	le.PutUint16(img.data[img.coff+coffSections:], uint16(img.count+len(sections)+1)) // #nosec G115 -- the header's room bounds it
 	img.put32(img.opt+optInitialized, initialized)
 	img.put32(img.opt+optSizeOfImage, alignUp(address, img.sectionAlign))
 	img.put32(img.opt+optCheckSum, 0) // firmware does not look at it, and zero is allowed
 	img.put32(img.coff+coffSymbols, 0)
 	img.put32(img.coff+coffSymbolNum, 0)
-	return nil
+	return alignUp(int(size), img.fileAlign) - int(size), nil
 }
 
 func pad(b *bytes.Buffer, to int) { b.Write(make([]byte, alignUp(b.Len(), to)-b.Len())) }

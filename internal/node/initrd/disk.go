@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -113,6 +114,17 @@ func (b blockDevices) sibling(device, name string) string {
 	}
 	for _, dev := range b {
 		if disk != "" && dev.disk == disk && dev.part == name {
+			return "/dev/" + dev.name
+		}
+	}
+	return ""
+}
+
+// labelled returns the partition called name, on that disk if there is such a disk.
+func (b blockDevices) labelled(name, disk string) string {
+	here := slices.ContainsFunc(b, func(dev blockDevice) bool { return dev.name == disk })
+	for _, dev := range b {
+		if dev.part == name && (dev.disk == disk || !here) {
 			return "/dev/" + dev.name
 		}
 	}

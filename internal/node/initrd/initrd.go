@@ -6,7 +6,9 @@
 //
 // The partitions are found as the Discoverable Partitions Specification says:
 // the first half of the root hash is the root partition's UUID, the second half
-// the verity partition's. It is not a general initrd: no LUKS, LVM or network.
+// the verity partition's. Where the RAM disk carries the root itself (package
+// internal/netboot), no disk is looked for. It is not a general initrd: no LUKS, LVM
+// or network.
 package initrd
 
 import (
@@ -52,7 +54,13 @@ func Run() error {
 	if err != nil {
 		return err
 	}
-	root, tree, err := waitForRoot(hash, drivers)
+	alone := inMemory()
+	var root, tree string
+	if alone {
+		root, tree, err = memoryRoot()
+	} else {
+		root, tree, err = waitForRoot(hash, drivers)
+	}
 	if err != nil {
 		return err
 	}
@@ -66,13 +74,24 @@ func Run() error {
 	if err := overlayEtc(); err != nil {
 		return err
 	}
-	if err := restoreMachineID(root); err != nil {
-		Log("machine id: %v; systemd will make a new one", err)
-	}
 	if err := handOn(fromStub, toSystem); err != nil {
 		Log("credentials of the EFI system partition: %v", err)
 	}
-	return switchRoot(systemdPath)
+	state := partitions("/sys/class/block", "/dev").sibling(root, VarLabel)
+	var args []string
+	if alone {
+		where, more, err := withoutDisk(toSystem, units)
+		if err != nil {
+			return err
+		}
+		if args = more; where != memory {
+			state = oldVar(where, drivers)
+		}
+	}
+	if err := restoreMachineID(state); err != nil {
+		Log("machine id: %v; systemd will make a new one", err)
+	}
+	return switchRoot(systemdPath, args...)
 }
 
 // Log writes one line to the kernel log, which the console shows.
@@ -160,10 +179,9 @@ func overlayEtc() error {
 	return mount("etc", lower, "overlay", 0, "lowerdir="+lower+",upperdir="+etcUpper+",workdir="+etcWork)
 }
 
-// restoreMachineID copies the machine id from the /var partition on the disk
-// that holds root. A disk without that partition has not booted before.
-func restoreMachineID(root string) error {
-	dev := partitions("/sys/class/block", "/dev").sibling(root, VarLabel)
+// restoreMachineID copies the machine id from the /var partition dev. A machine
+// without one has not booted before.
+func restoreMachineID(dev string) error {
 	if dev == "" {
 		return nil
 	}

@@ -11,8 +11,8 @@ import (
 const systemdPath = "/usr/lib/systemd/systemd"
 
 // switchRoot moves the kernel's file systems over, frees the RAM disk, makes
-// newRoot the root and becomes init. It only returns with an error.
-func switchRoot(init string) error {
+// newRoot the root and becomes init, with arguments. It only returns with an error.
+func switchRoot(init string, args ...string) error {
 	for _, dir := range []string{"/dev", "/proc", "/sys", "/run"} {
 		if err := unix.Mount(dir, newRoot+dir, "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("moving %s to the root file system: %w", dir, err)
@@ -31,7 +31,7 @@ func switchRoot(init string) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	return fmt.Errorf("starting %s: %w", init, unix.Exec(init, []string{"/sbin/init"}, []string{"HOME=/", "TERM=linux"})) // #nosec G204 -- systemd from the verified root
+	return fmt.Errorf("starting %s: %w", init, unix.Exec(init, append([]string{"/sbin/init"}, args...), []string{"HOME=/", "TERM=linux"})) // #nosec G204 -- systemd from the verified root
 }
 
 // emptyRAMDisk gives the RAM disk's memory back; what is mounted is left alone.
