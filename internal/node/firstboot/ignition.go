@@ -15,7 +15,7 @@ import (
 const (
 	// userData is what cloud-init had from the machine's data source.
 	userData = "/var/lib/cloud/instance/user-data.txt"
-	// ignitionConfig is where Ignition's engine is told to look (IGNITION_CONFIG_FILE).
+	// ignitionConfig is where Ignition's engine is told to look: its platform "file".
 	ignitionConfig = RunDir + "/bootstrap.ign"
 	// ignited holds the digest of the config that was done: it is done once.
 	ignited = StateDir + "/ignition"
@@ -52,7 +52,7 @@ func (a *Agent) Ignition(ctx context.Context) error {
 	defer os.Remove(a.path(ignitionConfig)) //nolint:errcheck // in memory, for root alone
 	var todo [][]string
 	for _, stage := range []string{"fetch", "disks", "files"} {
-		todo = append(todo, []string{engine, "--platform=file", "--stage=" + stage, "--root=" + a.path("/"), "--log-to-stdout", "--config-cache=" + a.path(RunDir, "ignition.json")})
+		todo = append(todo, []string{"env", "IGNITION_CONFIG_FILE=" + a.path(ignitionConfig), engine, "--platform=file", "--stage=" + stage, "--root=" + a.path("/"), "--log-to-stdout", "--config-cache=" + a.path(RunDir, "ignition.json")})
 	}
 	todo = append(todo, []string{"systemctl", "daemon-reload"})
 	if len(units) > 0 {
@@ -60,7 +60,7 @@ func (a *Agent) Ignition(ctx context.Context) error {
 	}
 	for _, c := range todo {
 		if out, err := a.Runner.Run(ctx, c[0], c[1:]...); err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(c[:min(len(c), 3)], " "), err, lastLine(out))
+			return fmt.Errorf("%s: %w: %s", strings.Join(c[:min(len(c), 5)], " "), err, lastLine(out))
 		}
 	}
 	if err := writeDurably(a.path(ignited), []byte(id+"\n"), 0o600); err != nil || len(units) == 0 {

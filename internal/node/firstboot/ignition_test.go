@@ -38,7 +38,7 @@ func TestIgnition(t *testing.T) {
 	calls := run()
 	want := []string{"fetch", "disks", "files", "systemctl daemon-reload", "systemctl preset kubeadm.service", "systemctl start --no-block kubeadm.service"}
 	if len(calls) != len(want) || slices.ContainsFunc(want[:3], func(stage string) bool {
-		return !strings.HasPrefix(calls[slices.Index(want, stage)], engine+" --platform=file --stage="+stage)
+		return !strings.HasPrefix(calls[slices.Index(want, stage)], "env IGNITION_CONFIG_FILE="+ignitionConfig+" "+engine+" --platform=file --stage="+stage)
 	}) || !slices.Equal(calls[3:], want[3:]) {
 		t.Errorf("it runs %q", calls)
 	}
