@@ -107,9 +107,11 @@ func withoutDisk(credentials, into string) (where string, args []string, err err
 		}
 	}
 	if where == memory {
-		return where, args, os.Symlink("/dev/null", filepath.Join(into, "systemd-repart.service"))
+		for _, unit := range []string{"systemd-repart.service", "systemd-growfs@var.service"} {
+			err = errors.Join(err, os.Symlink("/dev/null", filepath.Join(into, unit)))
+		}
 	}
-	return where, args, nil
+	return where, args, err
 }
 
 // oldVar is the partition that an earlier boot made /var on the disk; empty where there

@@ -18,10 +18,10 @@ func TestWithoutDisk(t *testing.T) {
 		want        string // in them
 		fails       string
 	}{
-		"nothing said": {nil, memory, nil, "systemd-repart.service var.mount", "Type=tmpfs", ""},
-		"memory":       {map[string]string{VarCredential: "memory\n"}, memory, nil, "systemd-repart.service var.mount", "Type=tmpfs", ""},
+		"nothing said": {nil, memory, nil, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", ""},
+		"memory":       {map[string]string{VarCredential: "memory\n"}, memory, nil, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", ""},
 		"a disk":       {map[string]string{VarCredential: "/dev/vda"}, "/dev/vda", nil, "systemd-repart.service.d", "test -b /dev/vda &&", ""},
-		"an install":   {map[string]string{VarCredential: "/dev/vda", InstallCredential: "{}"}, memory, []string{"--unit=imgbuild-install.target"}, "systemd-repart.service var.mount", "Type=tmpfs", ""},
+		"an install":   {map[string]string{VarCredential: "/dev/vda", InstallCredential: "{}"}, memory, []string{"--unit=imgbuild-install.target"}, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", ""},
 		"a word":       {map[string]string{VarCredential: "vda"}, "", nil, "", "", `"vda" is no device`},
 		"a command":    {map[string]string{VarCredential: "/dev/vda; reboot"}, "", nil, "", "", "is no device"},
 	} {
