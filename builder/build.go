@@ -74,6 +74,9 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := inTheWay(o, p); err != nil {
+		return nil, err
+	}
 	if m := unchanged(o, p, key, sources.Store()); m != nil {
 		o.Report.Note("nothing has changed since the last build: its outputs stay")
 		return &Result{Plan: p, Manifest: m, Dir: o.Out}, nil

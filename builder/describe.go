@@ -70,7 +70,7 @@ func attest(p *plan.Plan, m *Manifest, key *bill.Key, scratch string) error {
 	if err != nil {
 		return err
 	}
-	if err := m.add(scratch, document{"dsse", p.Name() + ".intoto.jsonl", envelope}); err != nil {
+	if err := m.add(scratch, document{"dsse", p.Name() + envelopeEnding, envelope}); err != nil {
 		return err
 	}
 	for _, w := range append(m.files(), measured("", p.Name()+manifestEnding, m.text())) {

@@ -13,13 +13,14 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/sparse"
+	"github.com/imgbuild/imgbuild/internal/whole"
 )
 
 // Manifest says what a build wrote and from what. It lies beside the outputs as
@@ -42,6 +43,24 @@ type Manifest struct {
 
 // manifestEnding is what a manifest's file is called beyond the outputs' name.
 const manifestEnding = ".manifest.json"
+
+// envelopeEnding is what a signed statement's file is called beyond the outputs' name.
+const envelopeEnding = ".intoto.jsonl"
+
+// inTheWay says so, before anything is built, where an output could not get its name.
+func inTheWay(o Options, p *plan.Plan) error {
+	names := []string{p.Name() + manifestEnding}
+	for _, out := range p.Outputs {
+		names = append(names, out.File)
+	}
+	for _, name := range names {
+		info, err := os.Lstat(filepath.Join(o.Out, name))
+		if err == nil && !info.Mode().IsRegular() {
+			return fault.New(fault.Usage, "%s is no regular file, and an output is to be called so: remove it, or choose another folder", filepath.Join(o.Out, name))
+		}
+	}
+	return nil
+}
 
 // files are the outputs and the documents.
 func (m *Manifest) files() []Written { return append(slices.Clone(m.Outputs), m.Documents...) }
@@ -152,15 +171,16 @@ func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 	if err := os.Remove(o.manifestPath(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	names := []string{p.Name() + manifestEnding + signatureEnding}
+	names := []string{p.Name() + manifestEnding + signatureEnding, p.Name() + envelopeEnding, p.Name() + envelopeEnding + signatureEnding}
 	for _, w := range m.files() {
 		names = append(names, w.File, w.File+signatureEnding)
 	}
-	for _, name := range names {
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		file, final := filepath.Join(scratch, name), filepath.Join(o.Out, name)
 		err := os.Chmod(file, o.modeOf(m, name))
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, signatureEnding):
+		case errors.Is(err, fs.ErrNotExist) && (strings.HasSuffix(name, signatureEnding) || strings.HasSuffix(name, envelopeEnding)):
 			err = os.Remove(final)
 			if errors.Is(err, fs.ErrNotExist) {
 				err = nil
@@ -189,5 +209,5 @@ func writeFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // #nosec G301 -- the user's output folder
 		return err
 	}
-	return renameio.WriteFile(path, data, 0o644) // #nosec G306 -- no secret
+	return whole.WriteFile(path, data, 0o644)
 }

@@ -44,6 +44,11 @@ func Stamp(ctx context.Context, o StampOptions) ([]string, error) {
 		}
 		m.SSHAuthorizedKeys = append(m.SSHAuthorizedKeys, strings.TrimSpace(string(key)))
 	}
+	image, err1 := os.Stat(o.Image)
+	out, err2 := os.Stat(o.Out)
+	if err1 == nil && err2 == nil && os.SameFile(image, out) {
+		return nil, fault.New(fault.Usage, "-o %s: a stamp makes a copy for one machine: name another file", o.Out)
+	}
 	return []string{o.Out}, stampOne(ctx, o.Image, o.Out, &m)
 }
 

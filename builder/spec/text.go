@@ -2,6 +2,8 @@ package spec
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -79,4 +81,13 @@ func distance(a, b string) int {
 		}
 	}
 	return rows[len(x)][len(y)]
+}
+
+// bootstrapToken is kubeadm's form of one (BootstrapTokenPattern).
+var bootstrapToken = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
+
+// hasToken says whether a text holds what looks like a bootstrap token. A digit in the
+// secret tells it from a name with a dot in it.
+func hasToken(text string) bool {
+	return slices.ContainsFunc(bootstrapToken.FindAllString(text, -1), func(t string) bool { return strings.ContainsAny(t[7:], "0123456789") })
 }

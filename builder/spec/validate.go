@@ -285,8 +285,12 @@ func (c *checker) content(at, text string) {
 	if j := firstBad([]byte(text)); j >= 0 {
 		c.fail(at, sprintf("byte 0x%02x is not text", text[j]), "binary files belong in a package or base image")
 	}
+	const hint = "secrets come with the node config at boot, never with the image"
 	if strings.Contains(text, "PRIVATE KEY-----") {
-		c.fail(at, "holds a private key", "secrets come with the node config at boot, never with the image")
+		c.fail(at, "holds a private key", hint)
+	}
+	if hasToken(text) {
+		c.fail(at, "holds what looks like a bootstrap token", hint)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/sparse"
 	"github.com/imgbuild/imgbuild/internal/tree"
+	"github.com/imgbuild/imgbuild/internal/whole"
 )
 
 // folder is where systemd-stub looks for credentials that are for every kernel, and
@@ -52,6 +53,9 @@ func Write(ctx context.Context, image, dst string, s Stamp) error {
 	if err != nil {
 		return err
 	}
+	if dst, err = whole.Target(dst); err != nil {
+		return err
+	}
 	in, err := os.Open(image) // #nosec G304 -- the image that the caller names
 	if err != nil {
 		return fault.Wrap(fault.Usage, err)
@@ -60,6 +64,9 @@ func Write(ctx context.Context, image, dst string, s Stamp) error {
 	info, err := in.Stat()
 	if err != nil {
 		return err
+	}
+	if from, to := filepath.Ext(image), filepath.Ext(dst); from != to && (from == ".qcow2" || to == ".qcow2") {
+		return fault.New(fault.Usage, "%s: a copy has the format of its image: name it *%s", dst, from)
 	}
 	out, err := os.CreateTemp(filepath.Dir(dst), "."+filepath.Base(dst)+"-*") // 0600
 	if err != nil {

@@ -2,10 +2,7 @@ package verify
 
 import (
 	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -108,6 +105,9 @@ func Archive(file string) (*Report, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		p := path.Clean(h.Name)
+		if missing[p] && !isProgram(tr) {
+			r.say("programs", path.Base(p), "is no program (ELF)")
+		}
 		delete(missing, p)
 		if p != "usr" && !strings.HasPrefix(p, "usr/") {
 			r.say("extension", h.Name, "lies outside of /usr")
@@ -125,6 +125,13 @@ func Archive(file string) (*Report, error) {
 // nodePrograms are those without which a host is no node.
 var nodePrograms = []string{"kubeadm", "kubelet", "kubectl", "crictl", "containerd", "runc"}
 
+// isProgram says whether what is read begins as a program of Linux does.
+func isProgram(f io.Reader) bool {
+	magic := make([]byte, 4)
+	_, err := io.ReadFull(f, magic)
+	return err == nil && string(magic) == "\x7fELF"
+}
+
 func (r *Report) readExtension(fsys fs.FS, name string) error {
 	release := "usr/lib/extension-release.d/extension-release." + name
 	if text, err := fs.ReadFile(fsys, release); err != nil || !regexp.MustCompile(`(?m)^ID=`).Match(text) {
@@ -135,9 +142,15 @@ func (r *Report) readExtension(fsys fs.FS, name string) error {
 		programs = nil // it brings the container images
 	}
 	for _, program := range programs {
-		if _, err := fs.Stat(fsys, "usr/bin/"+program); err != nil {
+		f, err := fsys.Open("usr/bin/" + program)
+		if err != nil {
 			r.say("programs", program, "is not in the extension")
+			continue
 		}
+		if !isProgram(f) {
+			r.say("programs", program, "is no program (ELF)")
+		}
+		_ = f.Close() // read only
 	}
 	return fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -150,73 +163,10 @@ func (r *Report) readExtension(fsys fs.FS, name string) error {
 	})
 }
 
-// Config reads a config for a host: it holds no private key, and no token but where one
-// is known to be there.
-func Config(file string, token bool) (*Report, error) {
-	text, err := os.ReadFile(file) // #nosec G304 -- the file that the caller names
-	if err != nil {
-		return nil, err
-	}
-	r := &Report{Format: "config", Size: int64(len(text)), Findings: []Finding{}}
-	if text, err = unpacked(text); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	if text, err = withResources(text); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	if secret(text, !token) {
-		r.say("secrets", path.Base(file), "looks like it has a private key or a bootstrap token in it")
-	}
-	return r, nil
-}
-
-// maxConfig bounds a config once it is unpacked.
-const maxConfig = 16 << 20
-
-func unpacked(text []byte) ([]byte, error) {
-	if !bytes.HasPrefix(text, []byte{0x1f, 0x8b}) {
-		return text, nil
-	}
-	r, err := gzip.NewReader(bytes.NewReader(text))
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(r, maxConfig))
-}
-
-// packed are the data URLs (RFC 2397) of an Ignition config that are not plain text.
-var packed = regexp.MustCompile(`data:[a-z/;+-]*;base64,([A-Za-z0-9+/=]+)`)
-
-// withResources is a config and what its data URLs hold.
-func withResources(text []byte) ([]byte, error) {
-	all := bytes.Clone(text)
-	for _, m := range packed.FindAllSubmatch(text, -1) {
-		data, err := base64.StdEncoding.DecodeString(string(m[1]))
-		if err != nil {
-			continue // no URL of ours
-		}
-		if data, err = unpacked(data); err != nil {
-			return nil, err
-		}
-		all = append(append(all, '\n'), data...)
-	}
-	return all, nil
-}
-
 // isSealed says whether a disk has a root but nothing to boot it by.
 func isSealed(disk io.ReaderAt, size int64) bool {
 	parts, err := readTable(disk, size)
 	return err == nil && find(parts, typeRoot) != nil && find(parts, typeESP) == nil
-}
-
-// isConfig says whether the file is JSON, YAML with the comment that ours begin with,
-// gzip of it, or a seed disk (ISO 9660).
-func isConfig(f io.ReaderAt) bool {
-	first, cd := make([]byte, 2), make([]byte, 5)
-	if readAt(f, first, 0) != nil {
-		return false
-	}
-	return bytes.ContainsAny(first[:1], "{#") || bytes.Equal(first, []byte{0x1f, 0x8b}) || readAt(f, cd, 16*2048+1) == nil && string(cd) == "CD001"
 }
 
 // isTar says whether the file is a POSIX archive.

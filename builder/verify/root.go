@@ -157,7 +157,10 @@ func hasToken(text []byte) bool {
 			return false
 		}
 		i += n
-		if i >= before-1 && joinToken.Match(text[max(0, i-before):min(len(text), i+1+after)]) {
+		if i < before-1 {
+			continue
+		}
+		if t := joinToken.Find(text[max(0, i-before):min(len(text), i+1+after)]); bytes.ContainsAny(t[min(len(t), before):], "0123456789") { // else it is a name with a dot
 			return true
 		}
 	}
@@ -227,12 +230,12 @@ func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
 	case strings.HasPrefix(p, "var/"):
 		r.say("state", p, "/var must be empty in an image")
 	}
-	if mode.IsRegular() && info.Size() < 1<<20 && (strings.HasPrefix(p, "etc/") || strings.HasPrefix(p, "usr/lib/imgbuild/")) {
+	if mode.IsRegular() && info.Size() < maxText && !strings.HasPrefix(p, imagesDir+"/") {
 		text, err := fs.ReadFile(fsys, p)
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", p, err)
 		}
-		if secret(text, true) {
+		if bytes.IndexByte(text, 0) < 0 && secret(text, true) { // what has a zero is no text
 			r.say("secrets", p, "looks like a private key or a bootstrap token")
 		}
 	}

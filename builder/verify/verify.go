@@ -83,7 +83,7 @@ func image(ctx context.Context, file string, visit func(fs.FS) error) (*Report, 
 	case isTar(disk):
 		return Archive(file)
 	case isConfig(disk):
-		return Config(file, false)
+		return Config(file, asked(file))
 	}
 	r := &Report{Format: disk.format, Size: disk.size, Findings: []Finding{}, visit: visit}
 	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {

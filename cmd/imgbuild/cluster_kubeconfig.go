@@ -1,15 +1,14 @@
 package main
 
 import (
-	"os"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/whole"
 )
 
 // newClusterKubeconfigCmd is `imgbuild cluster kubeconfig`.
@@ -57,5 +56,5 @@ func writeSecret(cmd *cobra.Command, file string, data []byte) error {
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	}
-	return renameio.WriteFile(file, data, os.FileMode(0o600))
+	return whole.WriteFile(file, data, 0o600)
 }

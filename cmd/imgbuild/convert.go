@@ -5,11 +5,11 @@ import (
 	"io"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/builder"
 	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/whole"
 )
 
 // newConvertCmd is `imgbuild convert`.
@@ -46,7 +46,7 @@ What a spec cannot say is listed with its line, and nothing is written; with
 				}
 			}
 			if out != "" {
-				return renameio.WriteFile(out, c.Spec, 0o644) // it goes into an image: no secret
+				return whole.WriteFile(out, c.Spec, 0o644) // it goes into an image: no secret
 			}
 			return show(cmd, convertedView{c.Format, string(c.Spec), append([]string{}, lines...)}, func(w io.Writer) error {
 				_, err := w.Write(c.Spec)

@@ -5,11 +5,10 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/builder/contents"
-	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/whole"
 )
 
 // newDiffCmd is `imgbuild diff`.
@@ -24,10 +23,10 @@ Both are read as verify reads them, whatever their formats are.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := contents.Compare(cmd.Context(), args[0], args[1])
 			if err != nil {
-				return fault.Wrap(fault.Verify, err)
+				return unreadable(err)
 			}
 			if page != "" {
-				return writePage(page, func(w io.Writer) error { return d.WritePage(w, filepath.Base(args[0]), filepath.Base(args[1])) })
+				return whole.Write(page, 0o644, func(w io.Writer) error { return d.WritePage(w, filepath.Base(args[0]), filepath.Base(args[1])) })
 			}
 			return show(cmd, d, func(w io.Writer) error { return printDiff(w, d) })
 		},
@@ -62,17 +61,4 @@ func printDiff(w io.Writer, d *contents.Diff) error {
 		}
 	}
 	return nil
-}
-
-// writePage writes a file whole or not at all.
-func writePage(name string, write func(io.Writer) error) error {
-	f, err := renameio.NewPendingFile(name, renameio.WithPermissions(0o644))
-	if err != nil {
-		return err
-	}
-	defer f.Cleanup() //nolint:errcheck // nothing is left where it was replaced
-	if err := write(f); err != nil {
-		return err
-	}
-	return f.CloseAtomicallyReplace()
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/contents"
 	"github.com/imgbuild/imgbuild/builder/how"
 	"github.com/imgbuild/imgbuild/builder/verify"
-	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/whole"
 )
 
 // newInspectCmd is `imgbuild inspect`: says what an image is, and how it becomes a machine.
@@ -28,7 +28,7 @@ func newInspectCmd() *cobra.Command {
 			}
 			r, err := verify.Image(cmd.Context(), args[0])
 			if err != nil {
-				return fault.Wrap(fault.Verify, err)
+				return unreadable(err)
 			}
 			if platform == "" {
 				return show(cmd, r, func(w io.Writer) error { return printReport(w, r) })
@@ -64,10 +64,10 @@ type fileView struct {
 func showSizes(cmd *cobra.Command, image, page string) error {
 	c, err := contents.Read(cmd.Context(), image)
 	if err != nil {
-		return fault.Wrap(fault.Verify, err)
+		return unreadable(err)
 	}
 	if page != "" {
-		return writePage(page, c.WritePage)
+		return whole.Write(page, 0o644, c.WritePage)
 	}
 	v := sizesView{Parts: c.Parts}
 	for _, e := range c.Largest(20) {

@@ -15,6 +15,7 @@ import (
 func main() {
 	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends what does not hear the first
 	code := execute(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

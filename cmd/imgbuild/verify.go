@@ -2,8 +2,10 @@ package main
 
 import (
 	"crypto"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -35,31 +37,29 @@ also built anew from its manifest, and must come out the same.`,
 				return err
 			}
 			reports := map[string]*verify.Report{}
+			var wrong []error // of all files: one that is bad hides no other
 			for _, file := range args {
 				r, err := verify.Image(cmd.Context(), file)
-				if err != nil {
-					return fault.Wrap(fault.Verify, err)
+				if err == nil {
+					err = r.Beside(file, key)
 				}
-				if err := r.Beside(file, key); err != nil {
-					return err
+				if err == nil {
+					reports[file] = r
+					err = builder.Complain(filepath.Base(file), r)
 				}
-				reports[file] = r
+				wrong = append(wrong, unreadable(err))
 			}
 			if err := show(cmd, reports, func(w io.Writer) error { return printVerdicts(w, args, reports) }); err != nil {
 				return err
 			}
-			for _, file := range args {
-				if err := builder.Complain(filepath.Base(file), reports[file]); err != nil {
-					return err
-				}
-				if rebuild {
-					o.Report = newProgress(cmd.ErrOrStderr())
-					if err := builder.Rebuild(cmd.Context(), o, file); err != nil {
-						return err
-					}
-				}
+			if err := errors.Join(wrong...); err != nil || !rebuild {
+				return err
 			}
-			return nil
+			o.Report = newProgress(cmd.ErrOrStderr())
+			for _, file := range args {
+				wrong = append(wrong, builder.Rebuild(cmd.Context(), o, file))
+			}
+			return errors.Join(wrong...)
 		},
 	}
 	f := cmd.Flags()
@@ -69,6 +69,14 @@ also built anew from its manifest, and must come out the same.`,
 	f.BoolVar(&o.Offline, "offline", false, "with --rebuild: use no network")
 	f.StringVar(&o.ToolDir, "tools", "", "with --rebuild: folder of imgbuild's node programs (default: beside imgbuild)")
 	return cmd
+}
+
+// unreadable is an error about an image: that there is none is the command line's.
+func unreadable(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap(fault.Usage, err)
+	}
+	return fault.Wrap(fault.Verify, err)
 }
 
 func publicKey(file string) (crypto.PublicKey, error) {
@@ -81,7 +89,7 @@ func publicKey(file string) (crypto.PublicKey, error) {
 
 func printVerdicts(w io.Writer, files []string, reports map[string]*verify.Report) error {
 	for _, file := range files {
-		if r := reports[file]; len(r.Findings) == 0 {
+		if r := reports[file]; r != nil && len(r.Findings) == 0 {
 			word := "good"
 			if r.RootHash != "" {
 				word += ", root hash " + r.RootHash
