@@ -202,6 +202,8 @@ node.yaml:10:7: firewall.allow[5]: "tcp/22" is there twice; remove one of them`}
 		want: "node.yaml:3:9: users[0].uid: no number; use 1000 to 59999, for each user another one\nnode.yaml:3:26: users[0].uid: got the text \"many\", want a number"},
 	{name: "key with a command", document: "ssh: {enabled: true}\nusers: [{name: ann, uid: 1000, sshAuthorizedKeys: ['command=\"x\" ssh-ed25519 AAAA']}]\n",
 		want: `node.yaml:4:52: users[0].sshAuthorizedKeys[0]: "command=\"x\" ssh-ed25519 AAAA" is not a public SSH key; write the one line of a .pub file, without options`},
+	{name: "token", document: "files:\n  - path: /etc/x.yaml\n    content: |\n      token: abcdef.0123456789abcdef\n",
+		want: `node.yaml:5:14: files[0].content: holds what looks like a bootstrap token; secrets come with the node config at boot, never with the image`},
 	{name: "private key", document: "files:\n  - path: /etc/x.pem\n    content: |\n      -----BEGIN PRIVATE KEY-----\n",
 		want: `node.yaml:5:14: files[0].content: holds a private key; secrets come with the node config at boot, never with the image`},
 	{name: "NUL in content", document: "files: [{path: /etc/x, content: \"a\\0b\"}]\n",

@@ -101,6 +101,8 @@ func TestHygiene(t *testing.T) {
 		"private key, in JSON": {add("usr/lib/imgbuild/x.json", `{"key":"`+strings.ReplaceAll(key, "\n", `\n`)+`"}`, 0o600), "secrets usr/lib/imgbuild/x.json"},
 		"private key, CRLF":    {add("etc/x.pem", strings.ReplaceAll(key, "\n", "\r\n"), 0o600), "secrets etc/x.pem"},
 		"join token":           {add("etc/kubeadm.yaml", "token: abcdef.0123456789abcdef\n", 0o600), "secrets etc/kubeadm.yaml"},
+		"token, anywhere":      {add("usr/share/site/note", "token: abcdef.0123456789abcdef\n", 0o644), "secrets usr/share/site/note"},
+		"name with a dot":      {add("usr/share/site/conf", "module.configurationfile\n", 0o644), ""},
 		"world-writable file":  {add("usr/share/open", "x", 0o666), "modes usr/share/open"},
 		"world-writable dir": {func(t testing.TB, tr *tree.Tree) {
 			if err := tr.Put("usr/share/drop", tree.Node{Mode: fs.ModeDir | 0o777}); err != nil {
