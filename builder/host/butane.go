@@ -60,7 +60,7 @@ type (
 		Mode yaml.Node `yaml:"mode"`
 	}
 	contents struct {
-		Inline       string        `yaml:"inline,omitempty"`
+		Inline       *yaml.Node    `yaml:"inline,omitempty"`
 		Source       string        `yaml:"source,omitempty"`
 		Verification *verification `yaml:"verification,omitempty"`
 	}
@@ -79,7 +79,7 @@ type (
 		Name     string       `yaml:"name"`
 		Enabled  bool         `yaml:"enabled,omitempty"`
 		Mask     bool         `yaml:"mask,omitempty"`
-		Contents string       `yaml:"contents,omitempty"`
+		Contents *yaml.Node   `yaml:"contents,omitempty"`
 		Dropins  []butaneUnit `yaml:"dropins,omitempty"`
 	}
 )
@@ -100,18 +100,22 @@ func (n *Node) Butane(release string, payloads ...Payload) ([]byte, error) {
 		case f.Link != "":
 			c.Storage.Links = append(c.Storage.Links, butaneLink{f.Path, true, f.Link})
 		case !c.Systemd.takes(f):
-			c.Storage.Files = append(c.Storage.Files, butaneFile{f.Path, true, octal(f.Mode), contents{Inline: f.Text}})
+			c.Storage.Files = append(c.Storage.Files, butaneFile{f.Path, true, octal(f.Mode), contents{Inline: text(f.Text)}})
 		}
 	}
 	for _, p := range payloads {
 		c.Storage.Files = append(c.Storage.Files, butaneFile{p.file(), true, octal(0o644), contents{Source: p.URL, Verification: &verification{"sha256-" + p.SHA256}}})
 		if p.RootHash != "" {
-			c.Storage.Files = append(c.Storage.Files, butaneFile{p.hashFile(), true, octal(0o644), contents{Inline: p.RootHash + "\n"}})
+			c.Storage.Files = append(c.Storage.Files, butaneFile{p.hashFile(), true, octal(0o644), contents{Inline: text(p.RootHash + "\n")}})
 		}
 	}
 	if !n.Join.None() {
 		c.Storage.Folders = []butaneFolder{{path.Dir(config.Credstore), octal(0o700)}}
-		c.Storage.Files = append(c.Storage.Files, butaneFile{config.Credstore, true, octal(0o600), contents{Inline: n.Join.Inline.Reveal(), Source: n.Join.URL}})
+		from := contents{Source: n.Join.URL}
+		if from.Source == "" {
+			from.Inline = text(n.Join.Inline.Reveal())
+		}
+		c.Storage.Files = append(c.Storage.Files, butaneFile{config.Credstore, true, octal(0o600), from})
 	}
 	for _, u := range n.units() {
 		c.Systemd.unit(u.Name).Enabled = true
@@ -120,7 +124,7 @@ func (n *Node) Butane(release string, payloads ...Payload) ([]byte, error) {
 		c.Systemd.unit(name).Mask = true
 	}
 	start := c.Systemd.unit(payloadUnit)
-	start.Enabled, start.Contents = true, n.starter()
+	start.Enabled, start.Contents = true, text(n.starter())
 	slices.SortFunc(c.Systemd.Units, func(a, b *butaneUnit) int { return strings.Compare(a.Name, b.Name) })
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# A Kubernetes %s for %s: Ignition %s. Programs and their units come by %s.raw.\n", n.Role, n.OS.Doc, r.ignition, payloads[0].Name)
@@ -129,7 +133,25 @@ func (n *Node) Butane(release string, payloads ...Payload) ([]byte, error) {
 	if err := e.Encode(c); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), nil
+	_, err = translated(out.Bytes()) // what Butane does not take helps nobody
+	return out.Bytes(), err
+}
+
+// text is a file's content as a person would want to read it, where YAML can say it so:
+// the library writes no block that begins with a tab.
+func text(s string) *yaml.Node {
+	n := &yaml.Node{}
+	n.SetString(s)
+	if out, err := yaml.Marshal([]*yaml.Node{n}); err != nil || !says(out, s) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
+}
+
+// says is whether a list of one text is that text.
+func says(list []byte, want string) bool {
+	var got []string
+	return yaml.Unmarshal(list, &got) == nil && len(got) == 1 && got[0] == want
 }
 
 func octal(mode uint32) yaml.Node {
@@ -150,16 +172,16 @@ func (s *butaneSystemd) unit(name string) *butaneUnit {
 // drop-in for many units by a prefix ("imgbuild-.service.d") is none of a unit.
 func (s *butaneSystemd) takes(f component.File) bool {
 	name, ok := strings.CutPrefix(f.Path, "/etc/systemd/system/")
-	if !ok || f.Mode != 0o644 {
+	if !ok || f.Mode != 0o644 || f.Text == "" { // an empty unit masks one of the system, and Butane drops it
 		return false
 	}
 	unit, dropin, isDropin := strings.Cut(name, ".d/")
 	switch {
 	case !isDropin && !strings.Contains(name, "/"):
-		s.unit(name).Contents = f.Text
+		s.unit(name).Contents = text(f.Text)
 	case isDropin && !strings.Contains(unit, "-."):
 		u := s.unit(unit)
-		u.Dropins = append(u.Dropins, butaneUnit{Name: path.Base(dropin), Contents: f.Text})
+		u.Dropins = append(u.Dropins, butaneUnit{Name: path.Base(dropin), Contents: text(f.Text)})
 	default:
 		return false
 	}
@@ -169,10 +191,14 @@ func (s *butaneSystemd) takes(f component.File) bool {
 // Ignition is the node as an Ignition config, translated by Butane and validated by
 // Ignition's own code.
 func (n *Node) Ignition(release string, payloads ...Payload) ([]byte, error) {
-	text, err := n.Butane(release, payloads...)
+	from, err := n.Butane(release, payloads...)
 	if err != nil {
 		return nil, err
 	}
+	return translated(from)
+}
+
+func translated(text []byte) ([]byte, error) {
 	out, report, err := translate.TranslateBytes(text, common.TranslateBytesOptions{Raw: true})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("translating to Ignition: %w", err), errors.New(report.String()))

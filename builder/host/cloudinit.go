@@ -26,9 +26,9 @@ type (
 		Run        []yaml.Node `yaml:"runcmd"`
 	}
 	cloudFile struct {
-		Path        string    `yaml:"path"`
-		Permissions yaml.Node `yaml:"permissions"`
-		Content     string    `yaml:"content"`
+		Path        string     `yaml:"path"`
+		Permissions yaml.Node  `yaml:"permissions"`
+		Content     *yaml.Node `yaml:"content"`
 	}
 )
 
@@ -42,16 +42,16 @@ func (n *Node) CloudInit(payloads ...Payload) ([]byte, error) {
 		if f.Link != "" {
 			return nil, fmt.Errorf("%s: cloud-init writes no links", f.Path)
 		}
-		c.WriteFiles = append(c.WriteFiles, cloudFile{f.Path, quoted(fmt.Sprintf("%04o", f.Mode)), f.Text})
+		c.WriteFiles = append(c.WriteFiles, cloudFile{f.Path, quoted(fmt.Sprintf("%04o", f.Mode)), text(f.Text)})
 	}
-	c.WriteFiles = append(c.WriteFiles, cloudFile{"/etc/systemd/system/" + payloadUnit, quoted("0644"), n.starter()})
+	c.WriteFiles = append(c.WriteFiles, cloudFile{"/etc/systemd/system/" + payloadUnit, quoted("0644"), text(n.starter())})
 	for _, p := range payloads {
 		if p.RootHash != "" {
-			c.WriteFiles = append(c.WriteFiles, cloudFile{p.hashFile(), quoted("0644"), p.RootHash + "\n"})
+			c.WriteFiles = append(c.WriteFiles, cloudFile{p.hashFile(), quoted("0644"), text(p.RootHash + "\n")})
 		}
 	}
 	if !n.Join.Inline.Empty() {
-		c.WriteFiles = append(c.WriteFiles, cloudFile{config.Credstore, quoted("0600"), n.Join.Inline.Reveal()})
+		c.WriteFiles = append(c.WriteFiles, cloudFile{config.Credstore, quoted("0600"), text(n.Join.Inline.Reveal())})
 	}
 	c.Run = n.commands(payloads)
 	var out bytes.Buffer

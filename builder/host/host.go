@@ -97,6 +97,7 @@ var rules = []rule{
 	{"/usr/lib/systemd/system.conf.d/", left, "", ownDisk},
 	{"/usr/lib/systemd/system/etc-", left, "", ownDisk},
 	{"/usr/lib/systemd/system/imgbuild-state.service", left, "", ownDisk},
+	{"/usr/lib/systemd/system/imgbuild-install.", left, "", ownDisk},
 	{"/usr/lib/systemd/system/imgbuild-images.service", byImages, "", ownImages},
 	{"/usr/lib/systemd/system/containerd.service.d/20-images.conf", byImages, "", ownImages},
 	{"/usr/lib/systemd/system/imgbuild-sshkeys.service", left, "", ownLogin},

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
+	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/spec"
@@ -55,6 +57,15 @@ func on(t *testing.T, name string, p *plan.Plan) *Node {
 }
 
 var sample = Payload{Name: "kubernetes-1.37.2-amd64", URL: "https://files.example/nodes/kubernetes-1.37.2-amd64.raw", SHA256: strings.Repeat("ab", 32)}
+
+// odd are files whose texts YAML finds hard to say.
+func odd() (out []component.File) {
+	for i, text := range []string{"", "\n", "\t", "\tbegins with a tab\nand goes on\n", "  begins with blanks\n", "\n\nbegins with nothing\n", "ends with much\n\n\n", "ends without", "blanks at the end  \nof a line\n",
+		"yes", "0644", "~", "- a: {b\n", "# a comment\n", "a: b\n\t- c\n", "é 漢 🐧\n", "\"quoted\" 'twice' \\n %n $x\n"} {
+		out = append(out, component.File{Path: fmt.Sprintf("/etc/odd/%d", i), Mode: 0o644, Text: text})
+	}
+	return append(out, component.File{Path: "/etc/systemd/system/odd.service", Mode: 0o644}, component.File{Path: "/etc/systemd/system/odd.service.d/a.conf", Mode: 0o644, Text: "\t[Unit]\n"})
+}
 
 // TestParity holds every part of the node tree against what becomes of it: the config
 // has it, the payload has it, or it is on the list of what is left, once, with a reason.
@@ -162,6 +173,7 @@ func TestIgnition(t *testing.T) {
 	for _, role := range []string{"master", "worker"} {
 		t.Run(role, func(t *testing.T) {
 			n := on(t, "debian", decide(t, role))
+			n.Files = append(n.Files, odd()...)
 			if role == "worker" {
 				_, worker := identities(t)
 				var err error
@@ -329,6 +341,27 @@ func TestValid(t *testing.T) {
 		var c struct{ Ignition struct{ Version string } }
 		if err := json.Unmarshal(text, &c); err != nil || c.Ignition.Version != "3.3.0" {
 			t.Errorf("%s: version %q, %v", name, c.Ignition.Version, err)
+		}
+	}
+}
+
+// TestCloudInitSays reads every file back out of the user data.
+func TestCloudInitSays(t *testing.T) {
+	n := on(t, "debian", decide(t, "worker"))
+	n.Files = append(n.Files, odd()...)
+	text, err := n.CloudInit(sample)
+	must(t, err)
+	var c struct {
+		Files []struct{ Path, Content string } `yaml:"write_files"`
+	}
+	must(t, yaml.Unmarshal(text, &c))
+	got := map[string]string{}
+	for _, f := range c.Files {
+		got[f.Path] = f.Content
+	}
+	for _, f := range n.Files {
+		if have, ok := got[f.Path]; f.Link == "" && (!ok || have != f.Text) {
+			t.Errorf("%s: %q, want %q", f.Path, have, f.Text)
 		}
 	}
 }
