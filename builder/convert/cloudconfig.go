@@ -94,20 +94,30 @@ func text(n *yaml.Node) string {
 
 func (d *Draft) cloudFile(n *yaml.Node) {
 	f := fieldsOf(n)
+	for _, key := range slices.Sorted(maps.Keys(f)) {
+		if !slices.Contains(fileKeys, key) {
+			d.miss(f[key], "write_files."+short(key), "a spec has no word for it", "remove it")
+			return
+		}
+		if f[key].Kind != yaml.ScalarNode && key != "source" {
+			d.miss(f[key], "write_files."+key, "want a text", "write it on one line, or as a block")
+			return
+		}
+	}
 	for _, key := range []string{"append", "source"} {
 		if v := text(f[key]); f[key] != nil && v != "false" {
 			d.miss(f[key], "write_files."+key, "not carried: the whole text has to be there", "write it as content")
 			return
 		}
 	}
-	content, err := decoded(text(f["content"]), text(f["encoding"]))
+	content, err := decoded(binary(f["content"]), text(f["encoding"]))
 	if err != nil {
 		d.miss(n, "write_files.content", err.Error(), "write the text as it is")
 		return
 	}
 	mode := uint64(0o644)
-	if p := text(f["permissions"]); p != "" {
-		if mode, err = strconv.ParseUint(strings.TrimPrefix(p, "0o"), 8, 16); err != nil {
+	if p := f["permissions"]; p != nil {
+		if mode, err = permissionsOf(p); err != nil {
 			d.miss(f["permissions"], "write_files.permissions", "want octal digits", `write it as "0644"`)
 			return
 		}
@@ -115,6 +125,28 @@ func (d *Draft) cloudFile(n *yaml.Node) {
 	var by owner
 	by.user, by.group, _ = strings.Cut(text(f["owner"]), ":")
 	d.file(n, text(f["path"]), uint32(mode), content, by) // #nosec G115 -- of 16 bits
+}
+
+// fileKeys are those of an item of write_files.
+var fileKeys = []string{"append", "content", "defer", "encoding", "owner", "path", "permissions", "source"}
+
+// permissionsOf reads a mode as cloud-init does: a number is one, of whatever base YAML
+// 1.1 takes it for, and a text has octal digits.
+func permissionsOf(n *yaml.Node) (uint64, error) {
+	if n.ShortTag() == "!!int" {
+		return strconv.ParseUint(n.Value, 0, 16)
+	}
+	return strconv.ParseUint(strings.TrimPrefix(n.Value, "0o"), 8, 16)
+}
+
+// binary is a text, of which YAML may have the bytes (!!binary).
+func binary(n *yaml.Node) string {
+	if n != nil && n.ShortTag() == "!!binary" {
+		if data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), "")); err == nil {
+			return string(data)
+		}
+	}
+	return text(n)
 }
 
 // decoded undoes what cloud-init's write_files calls an encoding.
@@ -209,6 +241,9 @@ func (d *Draft) cloudTime(n *yaml.Node) {
 				d.node.Time.Servers = append(d.node.Time.Servers, name)
 			}
 		case "enabled":
+			if on := text(v); on != "true" && on != "yes" && on != "on" {
+				d.miss(v, "ntp.enabled", "a node keeps time: certificates go by it", "remove it")
+			}
 		default:
 			d.miss(v, "ntp."+short(key), "the base's own time service is used", "say time.servers")
 		}

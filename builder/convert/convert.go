@@ -94,9 +94,10 @@ func Read(name string, text []byte) (*Draft, error) {
 		return nil, fmt.Errorf("%s: %d bytes, at most %d", name, len(text), maxConfig)
 	}
 	d := &Draft{name: name, node: node{APIVersion: spec.APIVersion, Kind: spec.Kind}, from: map[string]*yaml.Node{}}
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // a byte order mark says nothing
 	root, err := parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, cmp.Or(otherwise(text), err))
 	}
 	switch {
 	case bytes.HasPrefix(text, []byte("#cloud-config")):
@@ -109,7 +110,7 @@ func Read(name string, text []byte) (*Draft, error) {
 		d.Format = Butane
 		err = d.butane(root, text)
 	default:
-		err = errors.New("neither Ignition (\"ignition\"), Butane (\"variant\") nor a cloud-config (first line \"#cloud-config\")")
+		err = cmp.Or(otherwise(text), errors.New("neither Ignition (\"ignition\"), Butane (\"variant\") nor a cloud-config (first line \"#cloud-config\")"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -127,7 +128,47 @@ func parse(text []byte) (*yaml.Node, error) {
 	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
 		return nil, errors.New("this is no config: want keys and values")
 	}
-	return doc.Content[0], nil
+	return doc.Content[0], clear(doc.Content[0])
+}
+
+// clear wants every key once, and each to be a word: of two the reader takes the last.
+func clear(n *yaml.Node) error {
+	seen := map[string]bool{}
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			switch {
+			case c.Kind != yaml.ScalarNode:
+				return fmt.Errorf("line %d: a key that is no word", c.Line)
+			case c.ShortTag() == "!!merge":
+				return fmt.Errorf("line %d: a merge key (<<): write out the keys that it brings", c.Line)
+			case seen[c.Value]:
+				return fmt.Errorf("line %d: %s is there twice, and the first would be lost: join them", c.Line, short(c.Value))
+			}
+			seen[c.Value] = true
+		}
+		if err := clear(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// otherwise says what a text is that cloud-init takes, and that is no cloud-config; nil:
+// none of these.
+func otherwise(text []byte) error {
+	for _, k := range []struct{ begins, what string }{
+		{"## template: jinja", "a template of jinja: `cloud-init devel render` makes a cloud-config of it"},
+		{"Content-Type: multipart", "several parts in one (MIME): convert each by itself"},
+		{"MIME-Version:", "several parts in one (MIME): convert each by itself"},
+		{"#include", "a list of addresses: convert what they give"},
+		{"#!", "a script: bring it by files, and run it from a unit (units)"},
+		{"\x1f\x8b", "packed by gzip: unpack it first"},
+	} {
+		if bytes.HasPrefix(bytes.ToLower(text), bytes.ToLower([]byte(k.begins))) {
+			return errors.New("it is " + k.what)
+		}
+	}
+	return nil
 }
 
 // Spec is what was carried, as a file for -f.

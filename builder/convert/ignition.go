@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
@@ -109,7 +111,25 @@ func (d *Draft) ignitionFile(n *yaml.Node, f types.File) {
 		d.miss(n, at, strconv.Quote(f.Path)+": "+err.Error(), "write its text into the config")
 		return
 	}
+	if !matches(content, value(f.Contents.Verification.Hash)) {
+		d.miss(n, at, strconv.Quote(f.Path)+" has not the digest that its verification.hash says, and Ignition would stop at it", "mend one of them")
+		return
+	}
 	d.file(n, f.Path, permissions(f.Mode, 0o644), content, ownerOf(f.Node))
+}
+
+// matches holds a content against Ignition's "sha512-…" or "sha256-…"; empty fits all.
+func matches(content []byte, hash string) bool {
+	kind, want, _ := strings.Cut(hash, "-")
+	switch kind {
+	case "":
+		return true
+	case "sha512":
+		return fmt.Sprintf("%x", sha512.Sum512(content)) == want
+	case "sha256":
+		return fmt.Sprintf("%x", sha256.Sum256(content)) == want
+	}
+	return false
 }
 
 // maxFile bounds a file once it is unpacked.
@@ -155,9 +175,9 @@ func (d *Draft) ignitionUnit(n *yaml.Node, u types.Unit) {
 		out.Content = ""
 	}
 	if truth(u.Enabled) && !out.Mask {
-		var ok bool
-		if out.WantedBy, ok = wantedBy(out.Content); !ok {
-			d.miss(find(n, "enabled"), "systemd.units", strconv.Quote(u.Name)+" is enabled, and its text does not say by which target", "say WantedBy= in its [Install] section")
+		var why string
+		if out.WantedBy, why = wantedBy(out.Content); why != "" {
+			d.miss(find(n, "enabled"), "systemd.units", strconv.Quote(u.Name)+" is enabled, and "+why, "say WantedBy= in its [Install] section, with one target")
 			return
 		}
 	}
@@ -175,20 +195,30 @@ func (d *Draft) unit(n *yaml.Node, u unit) {
 	d.node.Units = append(d.node.Units, u)
 }
 
-// wantedBy reads the one target that an [Install] section names.
-func wantedBy(text string) (target string, ok bool) {
+// wantedBy reads the one target that an [Install] section names, or says why a spec cannot.
+func wantedBy(text string) (target, why string) {
 	options, err := systemd.DeserializeOptions(strings.NewReader(text))
 	if err != nil {
-		return "", false
+		return "", "its text is no unit"
 	}
 	for _, o := range options {
-		if o.Section == "Install" && (o.Name == "WantedBy" || o.Name == "RequiredBy") {
-			if words := strings.Fields(o.Value); len(words) > 0 {
-				return words[0], true
-			}
+		if o.Section != "Install" {
+			continue
+		}
+		words := strings.Fields(o.Value)
+		switch {
+		case o.Name != "WantedBy":
+			return "", "a spec has no word for " + o.Name + "="
+		case target != "" && len(words) > 0 || len(words) > 1:
+			return "", "by more than one target"
+		case len(words) == 1:
+			target = words[0]
 		}
 	}
-	return "", false
+	if target == "" {
+		return "", "its text does not say by which target"
+	}
+	return target, ""
 }
 
 func (d *Draft) ignitionUser(n *yaml.Node, u types.PasswdUser) {
