@@ -174,7 +174,7 @@ func (s *Server) answer(req *dhcpv4.DHCPv4, again bool) *dhcpv4.DHCPv4 {
 		return nil
 	case again && (ask == dhcpv4.MessageTypeRequest || ask == dhcpv4.MessageTypeInform):
 		message = dhcpv4.MessageTypeAck
-	case ask != dhcpv4.MessageTypeDiscover: // the DHCP server's
+	case again || ask != dhcpv4.MessageTypeDiscover: // the DHCP server's
 		return nil
 	}
 	o := s.offer(req, kind)

@@ -25,12 +25,15 @@ import (
 
 // fakeImage is a netboot image of no kernel: zeros, and in the middle a slot with the
 // credentials as JSON.
-type fakeImage struct{ role string }
+type fakeImage struct {
+	role string
+	size int64
+}
 
-const fakeSize, fakeSlot = 8 << 20, 256 << 10 // more than sockets hold
+const fakeSize, fakeSlot = 1 << 20, 256 << 10
 
 func (f fakeImage) Role() string { return f.role }
-func (f fakeImage) Size() int64  { return fakeSize }
+func (f fakeImage) Size() int64  { return f.size }
 func (f fakeImage) Close() error { return nil }
 
 func (f fakeImage) Reader(s stamp.Stamp, more map[string][]byte) (io.ReadSeeker, error) {
@@ -43,7 +46,7 @@ func (f fakeImage) Reader(s stamp.Stamp, more map[string][]byte) (io.ReadSeeker,
 	if err != nil || len(slot) > fakeSlot {
 		return nil, errors.Join(err, errors.New("it does not fit the slot"))
 	}
-	return io.NewSectionReader(filled(slot), 0, fakeSize), nil
+	return io.NewSectionReader(filled(slot), 0, f.size), nil
 }
 
 // filled is zeros around a slot.
@@ -118,17 +121,11 @@ type rig struct {
 // outputs makes a folder as a build leaves it, with an inventory and what that names.
 func outputs(t testing.TB, inventory string) *rig {
 	t.Helper()
-	r := &rig{dir: t.TempDir(), disk: bytes.Repeat([]byte("the worker's disk "), 20000)}
-	c, err := identity.New("demo", "10.0.0.10:6443", time.Hour)
-	must(t, err)
-	must(t, c.Save(filepath.Join(r.dir, "demo")))
-	text, err := os.ReadFile(filepath.Join(r.dir, "demo", identity.WorkerFile))
+	r := &rig{dir: t.TempDir(), disk: plainDisk}
+	text, err := workerConfig()
 	must(t, err)
 	r.config = string(text)
-	z, err := zstd.NewWriter(nil)
-	must(t, err)
-	packed := z.EncodeAll(r.disk, nil)
-	files := map[string][]byte{"worker.netboot.efi": make([]byte, fakeSize), "worker.raw.zst": packed, "worker.ign": []byte("a config with a token"),
+	files := map[string][]byte{"worker.netboot.efi": make([]byte, fakeSize), "worker.raw.zst": packedDisk(), "worker.ign": []byte("a config with a token"),
 		"machines.yaml": []byte(inventory), "worker.yaml": text, "f1.ign": []byte(`{"ignition":{"version":"3.4.0"},"canary":"f1-secret"}`), "ipxe.efi": []byte("MZ ipxe"), "undionly.kpxe": []byte("kpxe")}
 	outputs := []map[string]any{}
 	for name, format := range map[string]string{"worker.netboot.efi": formatNetboot, "worker.raw.zst": formatDisk, "worker.ign": "ignition"} {
@@ -157,9 +154,36 @@ func start(t testing.TB, inventory string, change func(*Options)) *rig {
 	return r
 }
 
+// workerConfig is a worker's node config, of one cluster: its keys take time to make.
+var workerConfig = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	c, err := identity.New("demo", "10.0.0.10:6443", time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Save(filepath.Join(dir, "demo")); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, "demo", identity.WorkerFile))
+})
+
+var plainDisk = bytes.Repeat([]byte("the worker's disk "), 20000)
+
+var packedDisk = sync.OnceValue(func() []byte {
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err)
+	}
+	return z.EncodeAll(plainDisk, nil)
+})
+
 func (r *rig) options() Options {
 	return Options{Dir: r.dir, Inventory: filepath.Join(r.dir, "machines.yaml"), Address: netip.MustParsePrefix("10.0.0.5/24"), HTTPPort: 8080, DHCP: DHCPProxy,
-		Open: func(string) (Image, error) { return fakeImage{"worker"}, nil },
+		Open: func(string) (Image, error) { return fakeImage{"worker", fakeSize}, nil },
 		Tell: func(e Event) { r.mu.Lock(); defer r.mu.Unlock(); r.events = append(r.events, e) }}
 }
 
@@ -191,7 +215,7 @@ func TestBadFolder(t *testing.T) {
 		"no folder":           {func(_ *rig, o *Options) { o.Dir += "/none" }, "no such file"},
 		"no netboot image":    {func(r *rig, o *Options) { os.Remove(r.dir + "/worker.manifest.json") }, "holds no netboot image: `imgbuild worker -o "},
 		"image is gone":       {func(r *rig, o *Options) { os.Remove(r.dir + "/worker.netboot.efi") }, "its manifest is there, and it is not"},
-		"image is short":      {func(r *rig, o *Options) { os.Truncate(r.dir+"/worker.netboot.efi", 7) }, "no file of 8388608 bytes, as its manifest says"},
+		"image is short":      {func(r *rig, o *Options) { os.Truncate(r.dir+"/worker.netboot.efi", 7) }, "no file of 1048576 bytes, as its manifest says"},
 		"disk is damaged":     {func(r *rig, o *Options) { r.damage("worker.raw.zst") }, "worker.raw.zst: its sha256 is "},
 		"disk leads out":      {func(r *rig, o *Options) { r.link("worker.raw.zst", "/etc/passwd") }, "no file of"},
 		"manifest leads out":  {func(r *rig, o *Options) { r.link("worker.manifest.json", "/etc/passwd") }, "escapes"},
