@@ -347,6 +347,9 @@ func (s *Server) done(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.machines.step(t.of, phaseInstalled, client(r), repro.Now())
+	if err := s.machines.installed.add(t.of.name, repro.Now()); err != nil {
+		s.tell.say(Event{What: refused, Machine: t.of.name, Note: "it is installed, and cannot be written down: after a restart it would be installed again: " + err.Error()})
+	}
 	s.metrics.request("http", http.StatusNoContent)
 	s.tell.say(Event{Via: "http", What: reported, Machine: t.of.name, Client: client(r), Ticket: t.short(), Note: "its next boot goes on to its disk"})
 	w.WriteHeader(http.StatusNoContent)

@@ -129,6 +129,12 @@ func TestInstall(t *testing.T) {
 	if a := ask(t, "GET", r.url("/boot.ipxe?"+w1)); bootURL.Match(a.body) || !strings.HasSuffix(string(a.body), "exit 1\n") {
 		t.Errorf("an installed machine is told %s", a.body)
 	}
+	after, err := New(r.options())
+	must(t, err)
+	defer after.Close()
+	if m, err := after.machines.find(who{mac: "52:54:00:00:00:01"}); err != nil || after.machines.boot(m) != "local" {
+		t.Errorf("after a restart it would be installed again: %v", err)
+	}
 	for _, want := range []string{"w1", "installed", "worker.raw.zst", "ticket " + at[len(r.url("/m/")):][:4] + "…"} {
 		if !strings.Contains(r.said(), want) {
 			t.Errorf("nobody said %q: %s", want, r.said())

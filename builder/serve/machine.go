@@ -61,8 +61,10 @@ type machines struct {
 	other   *inventory.Machine            // what those get that are not listed; nil: nothing
 	serials bool                          // some are known by their serial number alone
 	once    bool
-	asked   map[string]*machine
-	unknown int
+	// Beyond a restart; see there.
+	installed *installed
+	asked     map[string]*machine
+	unknown   int
 }
 
 func newMachines(inv *inventory.Inventory, once bool) *machines {
@@ -128,7 +130,7 @@ func (b *machines) boot(m *machine) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case m.phase == phaseInstalled, b.once && m.handed:
+	case m.phase == phaseInstalled, b.once && m.handed, m.m.Boot != inventory.Diskless && b.installed.has(m.name):
 		return inventory.Local
 	case m.m.UserData != "":
 		return userData

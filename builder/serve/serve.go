@@ -37,6 +37,7 @@ type Options struct {
 	IPXE        string // file: iPXE for UEFI; empty: its firmware loads images by itself
 	IPXEBIOS    string // file: iPXE for BIOS
 	Once        bool   // a machine gets its config one time
+	Installed   string // file of the machines that are installed; empty: beside the inventory
 	Tell        func(Event)
 	// Open opens a netboot image; nil: as imgbuild builds them.
 	Open func(file string) (Image, error)
@@ -84,6 +85,12 @@ func New(o Options) (s *Server, err error) {
 	}
 	s = &Server{o: o, addr: o.Address.Addr(), http: netip.AddrPortFrom(o.Address.Addr(), uint16(o.HTTPPort)).String(), // #nosec G115 -- a port, checked by the flag
 		machines: newMachines(inv, o.Once), tickets: newTickets(), ipxe: map[string][]byte{}, slots: make(chan struct{}, maxTransfers), metrics: newMetrics(), tell: newTeller(o.Tell)}
+	if o.Installed == "" {
+		o.Installed = o.Inventory + ".installed"
+	}
+	if s.machines.installed, err = openInstalled(o.Installed); err != nil {
+		return nil, fault.Wrap(fault.Usage, err)
+	}
 	for name, file := range map[string]string{fileIPXE: o.IPXE, fileIPXEBIOS: o.IPXEBIOS} {
 		if err := s.addIPXE(name, file); err != nil {
 			return nil, err

@@ -61,6 +61,7 @@ of JSON on standard output. It runs until it is interrupted.`,
 	f.IntVar(&o.TFTP, "tftp-port", 69, "port of TFTP; 0: none")
 	f.StringVar(&o.Admin, "admin", "127.0.0.1:8081", "`address` of /metrics and /status, which say what machines there are; empty: none")
 	f.BoolVar(&o.Once, "once", false, "hand out a machine's config one time only; after that it boots from its disk")
+	f.StringVar(&o.Installed, "installed", "", "`file` of the machines that are installed, which boot from their disks (default: the inventory's name with .installed)")
 	return cmd
 }
 
