@@ -92,6 +92,21 @@ func TestBad(t *testing.T) {
 	}
 }
 
+// TestPage reads the inventories of the documents.
+func TestPage(t *testing.T) {
+	for _, page := range []string{"stamp", "network-boot"} {
+		text, err := os.ReadFile("../../docs/" + page + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, yaml, _ := strings.Cut(string(text), "```yaml\n")
+		yaml, _, _ = strings.Cut(yaml, "```")
+		if inv, err := Parse([]byte(yaml)); err != nil || len(inv.Machines) < 3 {
+			t.Errorf("docs/%s.md: %v", page, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
 	f.Fuzz(func(_ *testing.T, data []byte) {

@@ -213,7 +213,7 @@ func (s *Server) script(w http.ResponseWriter, r *http.Request) {
 	boot := s.machines.boot(m)
 	if boot == inventory.Local {
 		e.What = goesOn
-		s.tell.say(e)
+		s.tell.sayOnce(e)
 		s.write(w, "text/plain; charset=utf-8", scriptLocal(m.name))
 		return
 	}
@@ -228,7 +228,7 @@ func (s *Server) script(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.Ticket, e.Note = t.short(), boot
-	s.tell.say(e)
+	s.tell.sayOnce(e)
 	if boot == userData {
 		s.write(w, "text/plain; charset=utf-8", scriptUserData(s.url("/m/"+t.id+"/")))
 		return
@@ -261,7 +261,17 @@ func (s *Server) image(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	s.transfer(w, r, Event{File: name}, f, nil)
+	e := Event{File: name}
+	m := s.machines.at(client(r))
+	if m == nil {
+		s.transfer(w, r, e, f, nil)
+		return
+	}
+	e.Machine = m.name
+	s.transfer(w, r, e, f, func(n int64) bool {
+		s.machines.count(m, name, n)
+		return n == f.Size()
+	})
 }
 
 // own is what a ticket's machine alone gets.

@@ -437,6 +437,7 @@ func TestNoSecret(t *testing.T) {
 		at := r.bootURL(t, "mac=52:54:00:00:00:"+mac)
 		ask(t, "GET", at)
 		ask(t, "GET", at)
+		ask(t, "GET", r.url("/images/worker.raw.zst"))
 		ask(t, "POST", strings.Replace(at, "boot.efi", "done", 1))
 	}
 	admin := httptest.NewServer(r.admin())
@@ -459,7 +460,7 @@ func TestNoSecret(t *testing.T) {
 	}
 	var got struct{ Machines []State }
 	must(t, json.Unmarshal(status.body, &got))
-	if len(got.Machines) != 3 || got.Machines[1].Machine != "w1" || got.Machines[1].State != "installed" || got.Machines[1].Fetched["boot.efi"] != fakeSize || got.Machines[1].Address != "127.0.0.1" {
+	if len(got.Machines) != 3 || got.Machines[1].Machine != "w1" || got.Machines[1].State != "installed" || got.Machines[1].Fetched["boot.efi"] != fakeSize || got.Machines[1].Fetched["worker.raw.zst"] == 0 || got.Machines[1].Address != "127.0.0.1" {
 		t.Errorf("%s", status.body)
 	}
 	for line := range strings.Lines(string(metrics.body)) {

@@ -161,6 +161,18 @@ func (b *machines) count(m *machine, file string, n int64) {
 	m.fetched[file] += n
 }
 
+// at is the machine that fetched last from an address; nil: none did.
+func (b *machines) at(addr string) (last *machine) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.asked {
+		if m.addr == addr && (last == nil || m.last.After(last.last)) {
+			last = m
+		}
+	}
+	return last
+}
+
 // State is what became of a machine, for /status.
 type State struct {
 	Machine string           `json:"machine"`
@@ -281,6 +293,7 @@ func (s *Server) checkMachine(m *inventory.Machine) error {
 	case boot == inventory.Install && s.catalogue.disks[m.Role] == nil:
 		return fmt.Errorf("boot: there is no raw.zst of a %s in %s to install: %s", m.Role, s.o.Dir, build)
 	case boot == inventory.Install:
+		s.tell.sayOnce(Event{What: "reading", File: s.catalogue.disks[m.Role].file})
 		if err := s.catalogue.measure(m.Role); err != nil {
 			return err
 		}

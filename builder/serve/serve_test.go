@@ -150,7 +150,7 @@ func start(t testing.TB, inventory string, change func(*Options)) *rig {
 	s, err := New(o)
 	must(t, err)
 	t.Cleanup(s.Close)
-	r.Server = s
+	r.Server, r.events = s, nil
 	return r
 }
 

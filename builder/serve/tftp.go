@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -48,7 +49,9 @@ func (s *Server) serveTFTP(ctx context.Context, conn net.PacketConn) error {
 		go server.Shutdown() // waits for transfers, and they for clients: the process does not
 	})
 	defer stop()
-	_ = server.Serve(conn) // ends by Shutdown alone
+	if err := server.Serve(conn); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serving TFTP: %w", err)
+	}
 	return nil
 }
 
