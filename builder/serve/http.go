@@ -200,7 +200,7 @@ func (s *Server) script(w http.ResponseWriter, r *http.Request) {
 		s.write(w, "text/plain; charset=utf-8", scriptAsking(s.url("/"+fileScript)))
 		return
 	}
-	asks := who{mac: parseMAC(q.Get("mac")), serial: q.Get("serial")}
+	asks := who{mac: parseMAC(q.Get("mac")), serial: strings.TrimSpace(q.Get("serial"))}
 	if id := strings.ToLower(q.Get("uuid")); len(id) == 36 {
 		asks.uuids = []string{id}
 	}

@@ -66,11 +66,11 @@ type disk struct {
 
 // catalogue is what a folder of outputs holds, as it was when it was opened.
 type catalogue struct {
-	images map[string]Image                 // by role
-	disks  map[string]*disk                 // by role
-	files  map[string]*io.SectionReader     // by name: the public ones
-	closer []interface{ Close() error }     //
-	open   func(file string) (Image, error) //
+	images map[string]Image             // by role
+	disks  map[string]*disk             // by role
+	files  map[string]*io.SectionReader // by name: the public ones
+	opened []io.Closer
+	open   func(file string) (Image, error)
 }
 
 // openCatalogue opens what the manifests in dir name. Nothing outside of dir is opened, and
@@ -159,7 +159,7 @@ func (c *catalogue) addImage(file, role string) error {
 	if err != nil {
 		return err
 	}
-	c.closer = append(c.closer, image)
+	c.opened = append(c.opened, image)
 	if image.Role() != role {
 		return fault.New(fault.Verify, "%s: it is a %s's image, its manifest is a %s's", file, image.Role(), role)
 	}
@@ -172,7 +172,7 @@ func (c *catalogue) addFile(root *os.Root, name string, size int64) error {
 	if err != nil {
 		return err
 	}
-	c.closer = append(c.closer, f)
+	c.opened = append(c.opened, f)
 	c.files[name] = io.NewSectionReader(f, 0, size)
 	return nil
 }
@@ -208,7 +208,7 @@ func (c *catalogue) reader(name string) *io.SectionReader {
 
 // Close closes all that was opened.
 func (c *catalogue) Close() {
-	for _, f := range c.closer {
+	for _, f := range c.opened {
 		_ = f.Close() // read only
 	}
 }

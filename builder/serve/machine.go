@@ -219,7 +219,7 @@ func read(m *machine) (told, error) {
 		if err != nil {
 			return told{}, err
 		}
-		text, err := os.ReadFile(m.m.UserData)
+		text, err := os.ReadFile(m.m.UserData) // #nosec G304 -- the file that the inventory names
 		return told{userData: text}, err
 	}
 	s, err := stamp.Of(m.m)
