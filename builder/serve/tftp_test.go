@@ -41,8 +41,8 @@ func get(t testing.TB, addr, name string, block int) (data []byte, size int64, e
 	t.Helper()
 	c, err := tftp.NewClient(addr)
 	must(t, err)
-	c.SetTimeout(2 * time.Second)
-	c.SetRetries(2)
+	c.SetTimeout(10 * time.Second)
+	c.SetRetries(5)
 	if block > 0 {
 		c.SetBlockSize(block)
 	}
@@ -84,7 +84,7 @@ func TestTFTP(t *testing.T) {
 		to, _ := net.ResolveUDPAddr("udp4", addr)
 		conn.WriteTo(fmt.Appendf(nil, "\x00\x01%s\x00octet\x00tsize\x000\x00", name), to)
 		answer := make([]byte, 100)
-		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if n, _, err := conn.ReadFrom(answer); err != nil || !strings.Contains(string(answer[:n]), fmt.Sprint(fakeSize)) {
 			t.Errorf("tsize: %q, %v", answer[:n], err)
 		}
