@@ -183,6 +183,9 @@ func (r *Report) readRoot(root *io.SectionReader) error {
 		r.say("identity", "etc/machine-id", "want \"uninitialized\"")
 	}
 	r.checkPasswords(fsys)
+	if r.packaged, err = listed(fsys); err != nil {
+		return err
+	}
 	if r.visit != nil {
 		if err := r.visit(fsys); err != nil {
 			return err
@@ -194,6 +197,28 @@ func (r *Report) readRoot(root *io.SectionReader) error {
 		}
 		return r.checkEntry(fsys, p, d)
 	})
+}
+
+// listed are the files outside of /etc and of imgbuild's own folder that packages
+// brought, by dpkg's lists: they are pinned, many, and hold no secret of a site's.
+func listed(fsys fs.FS) (map[string]bool, error) {
+	lists, err := fs.Glob(fsys, "usr/lib/sysimage/dpkg/info/*.list")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, list := range lists {
+		text, err := fs.ReadFile(fsys, list)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", list, err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if name := strings.TrimSpace(line); !strings.HasPrefix(name, "/etc/") && !strings.HasPrefix(name, "/usr/lib/imgbuild/") {
+				out[name] = true
+			}
+		}
+	}
+	return out, nil
 }
 
 // Mode is a file's mode with all its bits, of which the library's own has no set-uid and
@@ -230,11 +255,7 @@ func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
 	case strings.HasPrefix(p, "var/"):
 		r.say("state", p, "/var must be empty in an image")
 	}
-	most := int64(16 << 10) // a secret is small, and packages bring much text
-	if strings.HasPrefix(p, "etc/") || strings.HasPrefix(p, "usr/lib/imgbuild/") {
-		most = maxText
-	}
-	if mode.IsRegular() && info.Size() < most && !strings.HasPrefix(p, imagesDir+"/") {
+	if mode.IsRegular() && info.Size() < maxText && !strings.HasPrefix(p, imagesDir+"/") && !r.packaged["/"+p] {
 		text, err := fs.ReadFile(fsys, p)
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", p, err)

@@ -27,7 +27,8 @@ type Report struct {
 	Node       json.RawMessage   `json:"node,omitempty"` // node.json as it lies in the image
 	Findings   []Finding         `json:"findings"`
 
-	visit func(root fs.FS) error
+	visit    func(root fs.FS) error
+	packaged map[string]bool // files that need no look for secrets
 }
 
 // Finding is one thing that is wrong. Check names the rule.

@@ -102,8 +102,13 @@ func TestHygiene(t *testing.T) {
 		"private key, CRLF":    {add("etc/x.pem", strings.ReplaceAll(key, "\n", "\r\n"), 0o600), "secrets etc/x.pem"},
 		"join token":           {add("etc/kubeadm.yaml", "token: abcdef.0123456789abcdef\n", 0o600), "secrets etc/kubeadm.yaml"},
 		"token, anywhere":      {add("usr/share/site/note", "token: abcdef.0123456789abcdef\n", 0o644), "secrets usr/share/site/note"},
-		"name with a dot":      {add("usr/share/site/conf", "module.configurationfile\n", 0o644), ""},
-		"world-writable file":  {add("usr/share/open", "x", 0o666), "modes usr/share/open"},
+		"token, packaged": {func(t testing.TB, tr *tree.Tree) {
+			put(t, tr, "usr/share/site/note", "token: abcdef.0123456789abcdef\n", 0o644)
+			put(t, tr, "usr/lib/sysimage/dpkg/info/site.list", "/.\n/usr/share/site/note\n/etc/note\n", 0o644)
+			put(t, tr, "etc/note", "token: abcdef.0123456789abcdef\n", 0o644)
+		}, "secrets etc/note"},
+		"name with a dot":     {add("usr/share/site/conf", "module.configurationfile\n", 0o644), ""},
+		"world-writable file": {add("usr/share/open", "x", 0o666), "modes usr/share/open"},
 		"world-writable dir": {func(t testing.TB, tr *tree.Tree) {
 			if err := tr.Put("usr/share/drop", tree.Node{Mode: fs.ModeDir | 0o777}); err != nil {
 				t.Fatal(err)
