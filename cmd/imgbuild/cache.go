@@ -64,12 +64,12 @@ func newCacheCmd() *cobra.Command {
 		return nil
 	}}
 	prune := &cobra.Command{Use: "prune", Short: "Take away what was not used for some time", Args: usageArgs(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
+		if older < 0 {
+			return fault.New(fault.Usage, "--older %s: want a time that has passed, such as 720h; 0s takes all away", older)
+		}
 		s, err := open()
 		if err != nil {
 			return err
-		}
-		if older < 0 {
-			return fault.New(fault.Usage, "--older %s: want a time that is over", older)
 		}
 		gone, err := s.Prune(repro.Now().Add(-older))
 		if err != nil {

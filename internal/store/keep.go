@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
@@ -77,8 +79,8 @@ func (s *Store) Verify(ctx context.Context) (sound int, damaged []Entry, err err
 	return sound, damaged, nil
 }
 
-// Prune takes away the blobs that nobody used since then, and the records that
-// lead to no blob. It returns what it took.
+// Prune takes away the blobs that nobody used since then, the records that lead to no
+// blob, the notes that no longer hold and the locks that nobody holds. It returns the blobs.
 func (s *Store) Prune(since time.Time) ([]Entry, error) {
 	entries, err := s.List()
 	if err != nil {
@@ -94,12 +96,27 @@ func (s *Store) Prune(since time.Time) ([]Entry, error) {
 		}
 		gone = append(gone, e)
 	}
+	s.pruneNotes()
+	s.pruneLocks()
 	return gone, s.eachAction(func(file, digest, _ string) error {
 		if _, err := os.Stat(s.blob(digest)); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return os.Remove(file)
 	})
+}
+
+// pruneLocks takes away what Lock left. A lock is taken before its file goes, and Lock
+// looks whether the file is still there. Failing to is no error.
+func (s *Store) pruneLocks() {
+	files, _ := os.ReadDir(filepath.Join(s.dir, "locks"))
+	for _, f := range files {
+		l := flock.New(filepath.Join(s.dir, "locks", f.Name()))
+		if mine, err := l.TryLock(); err == nil && mine {
+			_ = os.Remove(l.Path())
+			_ = l.Unlock()
+		}
+	}
 }
 
 // eachAction calls fn with every record's file, digest and key.

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,5 +91,56 @@ func TestPruneKeepsWhatIsUsed(t *testing.T) {
 	}
 	if files, err := os.ReadDir(filepath.Join(dir, "actions")); err != nil || len(files) != 1 {
 		t.Errorf("%d records left, %v", len(files), err)
+	}
+}
+
+func TestPruneTakesNotesAndLocks(t *testing.T) {
+	s, dir := open(t)
+	for _, key := range []string{"free", "held"} {
+		unlock, err := s.Lock(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key == "free" {
+			unlock()
+			continue
+		}
+		defer unlock()
+	}
+	kept := filepath.Join(t.TempDir(), "kept")
+	for _, file := range []string{kept, kept + "-touched", kept + "-gone"} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Vouch(file, "the plan"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(kept+"-touched", []byte("more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(kept + "-gone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prune(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"notes", "locks"} {
+		if files, err := os.ReadDir(filepath.Join(dir, d)); err != nil || len(files) != 1 {
+			t.Errorf("%d %s left, %v", len(files), d, err)
+		}
+	}
+	if !s.Vouched(kept, "the plan") {
+		t.Error("the note that holds is gone")
+	}
+	if unlock, err := s.Lock(t.Context(), "free"); err != nil {
+		t.Error(err)
+	} else {
+		unlock()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := s.Lock(ctx, "held"); err == nil {
+		t.Error("two hold one lock")
 	}
 }

@@ -231,10 +231,17 @@ func (s *Store) Record(key, digest string) error {
 // ends. A lock dies with its process.
 func (s *Store) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	l := flock.New(filepath.Join(s.dir, "locks", nameOf(key)))
-	if _, err := l.TryLockContext(ctx, lockWait); err != nil {
-		return nil, fmt.Errorf("waiting for another run that works on the same thing: %w", err)
+	for {
+		if _, err := l.TryLockContext(ctx, lockWait); err != nil {
+			return nil, fmt.Errorf("waiting for another run that works on the same thing: %w", err)
+		}
+		held, err := l.Stat()
+		there, err2 := os.Stat(l.Path())
+		if err == nil && err2 == nil && os.SameFile(held, there) {
+			return func() { _ = l.Unlock() }, nil
+		}
+		_ = l.Unlock() // Prune took the file away between our opening it and our lock: nobody else would see that one
 	}
-	return func() { _ = l.Unlock() }, nil
 }
 
 // Once returns the path of the blob that the work named by key gives: from the

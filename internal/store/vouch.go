@@ -50,6 +50,19 @@ func (s *Store) Vouched(path, key string) bool {
 	return err == nil && json.Unmarshal(text, &was) == nil && was == now
 }
 
+// pruneNotes takes away the notes of files that are gone or were touched. Failing to is no error.
+func (s *Store) pruneNotes() {
+	files, _ := os.ReadDir(filepath.Join(s.dir, "notes"))
+	for _, f := range files {
+		file := filepath.Join(s.dir, "notes", f.Name())
+		text, err := os.ReadFile(file) // #nosec G304 -- below the store
+		var was note
+		if err == nil && (json.Unmarshal(text, &was) != nil || !s.Vouched(was.Path, was.Key)) {
+			_ = os.Remove(file)
+		}
+	}
+}
+
 func (s *Store) noted(path string) string { return filepath.Join(s.dir, "notes", nameOf(path)) }
 
 func look(path, key string) (note, error) {
