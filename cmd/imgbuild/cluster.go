@@ -44,7 +44,7 @@ func newClusterNewCmd() *cobra.Command {
 				return fault.Wrap(fault.Usage, err)
 			}
 			if err := c.Save(dir); err != nil {
-				return fault.Wrap(fault.Usage, err)
+				return err
 			}
 			first, join, worker := filepath.Join(dir, identity.MasterFile), filepath.Join(dir, identity.MasterJoinFile), filepath.Join(dir, identity.WorkerFile)
 			return show(cmd, map[string]string{"master": first, "masterJoin": join, "worker": worker, "tokenTTL": ttl.String()}, func(w io.Writer) error {

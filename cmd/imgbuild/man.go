@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
-	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
@@ -22,7 +21,7 @@ func newManCmd() *cobra.Command {
 		Args:   usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil { // #nosec G301 -- manual pages are public
-				return fault.Wrap(fault.Usage, err)
+				return err
 			}
 			date := time.Unix(repro.DefaultEpoch, 0).UTC()
 			root := cmd.Root()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/node/config"
 )
 
@@ -23,7 +24,7 @@ const (
 // folder appears whole.
 func (c *Cluster) Save(dir string) error {
 	if _, err := os.Lstat(dir); err == nil {
-		return fmt.Errorf("%s exists already: an identity is never overwritten; take another folder, or remove it if no cluster uses it", dir)
+		return fault.New(fault.Usage, "%s exists already: an identity is never overwritten; take another folder, or remove it if no cluster uses it", dir)
 	}
 	parent := filepath.Dir(filepath.Clean(dir))
 	if err := os.MkdirAll(parent, 0o755); err != nil { // #nosec G301 -- the user's folder
