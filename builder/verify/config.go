@@ -124,9 +124,14 @@ func unpacked(text []byte) ([]byte, error) {
 // resources are the data URLs (RFC 2397) of an Ignition config.
 var resources = regexp.MustCompile(`data:[A-Za-z0-9/;=.+-]*,[^"\s]*`)
 
-// withResources is a config and what its data URLs hold.
+// withResources is a config, its strings as a reader of JSON or YAML has them, and what
+// its data URLs hold.
 func withResources(text []byte) ([]byte, error) {
 	all := bytes.Clone(text)
+	var config yaml.Node
+	if yaml.Unmarshal(text, &config) == nil { // as a seed disk's three files are not
+		all = appendStrings(all, &config)
+	}
 	for _, m := range resources.FindAll(text, -1) {
 		u, err := dataurl.DecodeString(string(m))
 		if err != nil {
@@ -139,6 +144,17 @@ func withResources(text []byte) ([]byte, error) {
 		all = append(append(all, '\n'), data...)
 	}
 	return all, nil
+}
+
+// appendStrings adds every key and value, a line or more for each.
+func appendStrings(all []byte, n *yaml.Node) []byte {
+	if n.Kind == yaml.ScalarNode {
+		all = append(append(all, '\n'), n.Value...)
+	}
+	for _, child := range n.Content {
+		all = appendStrings(all, child)
+	}
+	return all
 }
 
 // isConfig says whether the file looks like a config: JSON, YAML with the comment that

@@ -1,9 +1,12 @@
 package verify
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,16 +25,17 @@ func TestConfig(t *testing.T) {
 		token bool
 		want  int
 	}{
-		"nothing":               {[]byte("#cloud-config\nhostname: a\n"), false, 0},
-		"a name with a dot":     {[]byte("#cloud-config\nfile: module.configurationfile\n"), false, 0},
-		"token, in a plain URL": {[]byte(`{"ignition": {}, "source": "data:,token%3A%20abcdef.0123456789abcdef%0A"}`), false, 1},
-		"token, in Butane":      {[]byte("variant: flatcar\nversion: 1.1.0\nx: abcdef.0123456789abcdef\n"), false, 1},
-		"token":                 {[]byte(token), false, 1},
-		"token, gzip":           {zipped(t, token), false, 1},
-		"token, in a URL":       {url([]byte(token)), false, 1},
-		"token, gzip in a URL":  {url(zipped(t, token)), false, 1},
-		"token, asked for":      {url(zipped(t, token)), true, 0},
-		"key, never asked for":  {url(zipped(t, "#cloud-config\n"+key)), true, 1},
+		"nothing":                {[]byte("#cloud-config\nhostname: a\n"), false, 0},
+		"a name with a dot":      {[]byte("#cloud-config\nfile: module.configurationfile\n"), false, 0},
+		"token, in a plain URL":  {[]byte(`{"ignition": {}, "source": "data:,token%3A%20abcdef.0123456789abcdef%0A"}`), false, 1},
+		"token, after an escape": {[]byte(`{"ignition": {}, "contents": "[Unit]\nabcdef.0123456789abcdef"}`), false, 1},
+		"token, in Butane":       {[]byte("variant: flatcar\nversion: 1.1.0\nx: abcdef.0123456789abcdef\n"), false, 1},
+		"token":                  {[]byte(token), false, 1},
+		"token, gzip":            {zipped(t, token), false, 1},
+		"token, in a URL":        {url([]byte(token)), false, 1},
+		"token, gzip in a URL":   {url(zipped(t, token)), false, 1},
+		"token, asked for":       {url(zipped(t, token)), true, 0},
+		"key, never asked for":   {url(zipped(t, "#cloud-config\n"+key)), true, 1},
 	} {
 		file := filepath.Join(t.TempDir(), "config")
 		if err := os.WriteFile(file, c.text, 0o600); err != nil {
@@ -55,6 +59,34 @@ func zipped(t *testing.T, text string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// TestArchive finds a token in a file of an extension's tar.
+func TestArchive(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	files := map[string]string{"usr/lib/site": "token: abcdef.0123456789abcdef\n"}
+	for _, program := range nodePrograms {
+		files["usr/bin/"+program] = "\x7fELF"
+	}
+	for name, text := range files {
+		if err := errors.Join(w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}), write(w, text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "kubernetes.tar")
+	if err := errors.Join(w.Close(), os.WriteFile(file, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Image(t.Context(), file)
+	if err != nil || len(r.Findings) != 1 || r.Findings[0].Check != "secrets" || r.Findings[0].Path != "usr/lib/site" {
+		t.Errorf("%v, %v; want the token to be found, and nothing else", r, err)
+	}
+}
+
+func write(w io.Writer, text string) error {
+	_, err := io.WriteString(w, text)
+	return err
 }
 
 // TestNoConfig: what is nothing that imgbuild writes is not good.

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,8 +106,15 @@ func Archive(file string) (*Report, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		p := path.Clean(h.Name)
-		if missing[p] && !isProgram(tr) {
+		text, err := io.ReadAll(io.LimitReader(tr, maxText))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if missing[p] && !isProgram(bytes.NewReader(text)) {
 			r.say("programs", path.Base(p), "is no program (ELF)")
+		}
+		if h.Size < maxText {
+			r.noSecret(p, text)
 		}
 		delete(missing, p)
 		if p != "usr" && !strings.HasPrefix(p, "usr/") {

@@ -260,11 +260,16 @@ func (r *Report) checkEntry(fsys fs.FS, p string, d fs.DirEntry) error {
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", p, err)
 		}
-		if bytes.IndexByte(text, 0) < 0 && secret(text, true) { // what has a zero is no text
-			r.say("secrets", p, "looks like a private key or a bootstrap token")
-		}
+		r.noSecret(p, text)
 	}
 	return nil
+}
+
+// noSecret says that a file of an image looks like a secret; what has a zero is no text.
+func (r *Report) noSecret(p string, text []byte) {
+	if bytes.IndexByte(text, 0) < 0 && secret(text, true) {
+		r.say("secrets", p, "looks like a private key or a bootstrap token")
+	}
 }
 
 func (r *Report) checkPasswords(fsys fs.FS) {

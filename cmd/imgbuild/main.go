@@ -2,8 +2,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,9 +25,10 @@ func main() {
 
 // execute runs the command line and returns the process's exit code.
 func execute(ctx context.Context, args []string) int {
-	root := newRootCmd()
+	root, out := newRootCmd(), &listened{to: os.Stdout}
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	root.SetOut(out)
+	err := cmp.Or(root.ExecuteContext(ctx), out.err)
 	if err == nil {
 		return 0
 	}
@@ -37,4 +40,17 @@ func execute(ctx context.Context, args []string) int {
 	}
 	complain(root, args, err)
 	return fault.KindOf(err).ExitCode()
+}
+
+// listened remembers the first error of writing: cobra forgets it when it prints help.
+type listened struct {
+	to  io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (l *listened) Write(p []byte) (int, error) {
+	n, err := l.to.Write(p)
+	l.err = cmp.Or(l.err, err)
+	return n, err
 }

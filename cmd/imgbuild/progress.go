@@ -86,7 +86,7 @@ func (p *progress) line(format string, args ...any) {
 		fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", p.width))
 		p.width = 0
 	}
-	fmt.Fprintf(p.w, format+"\n", args...)
+	fmt.Fprintln(p.w, report.Line(fmt.Sprintf(format, args...)))
 }
 
 // pace is the rate so far and the time that is left at that rate, once there is

@@ -30,8 +30,8 @@ func TestPace(t *testing.T) {
 // TestProgress wants one moving line on a terminal, and whole lines elsewhere.
 func TestProgress(t *testing.T) {
 	for live, want := range map[bool]string{
-		false: "  packages: 1.0 of 4.0 MB (25%)\n  packages: 2.0 of 4.0 MB (50%)\ndone\n",
-		true:  "\r  packages: 1.0 of 4.0 MB (25%)\r  packages: 2.0 of 4.0 MB (50%)\r" + strings.Repeat(" ", 31) + "\rdone\n",
+		false: "  packages: 1.0 of 4.0 MB (25%)\n  packages: 2.0 of 4.0 MB (50%)\ndone a\\u0085b\\n\n",
+		true:  "\r  packages: 1.0 of 4.0 MB (25%)\r  packages: 2.0 of 4.0 MB (50%)\r" + strings.Repeat(" ", 31) + "\rdone a\\u0085b\\n\n",
 	} {
 		var b strings.Builder
 		p := newProgress(&b)
@@ -39,7 +39,7 @@ func TestProgress(t *testing.T) {
 		var r report.Reporter = p
 		r.Progress("packages", 1e6, 4e6, "B")
 		r.Progress("packages", 2e6, 4e6, "B")
-		r.Note("done")
+		r.Note("done %s", "a\u0085b\n")
 		if b.String() != want {
 			t.Errorf("live %v: %q, want %q", live, b.String(), want)
 		}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -34,9 +36,14 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
 	})
 	addForm(cmd)
+	help := cmd.HelpFunc()
+	cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		view := map[string]string{"command": cmd.CommandPath(), "help": cmp.Or(cmd.Long, cmd.Short) + "\n\n" + cmd.UsageString()}
+		_ = show(cmd, view, func(io.Writer) error { help(cmd, args); return nil }) // execute hears what fails
+	})
 	cmd.SetVersionTemplate(`{{if eq (.Flag "output").Value.String "json"}}{"version": {{printf "%q" .Version}}}{{else}}imgbuild version {{.Version}}{{end}}` + "\n")
 	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
-		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newDiffCmd(), newBootCmd(), newClusterCmd(), newStatusCmd(), newStampCmd(), newServeCmd(), newConvertCmd(), newSchemaCmd(), newManCmd())
+		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newDiffCmd(), newBootCmd(), newClusterCmd(), newStatusCmd(), newStampCmd(), newServeCmd(), newConvertCmd(), newSchemaCmd(), newCompletionCmd(), newManCmd())
 	return cmd
 }
 

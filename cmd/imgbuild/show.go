@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/report"
 )
 
 // form is how results and errors are printed: "text" for people, "json" for
@@ -65,7 +67,11 @@ func wantsJSON(args []string) bool {
 func complain(cmd *cobra.Command, args []string, err error) {
 	kind := fault.KindOf(err)
 	if !asJSON(cmd) && !wantsJSON(args) {
-		fmt.Fprintln(cmd.ErrOrStderr(), "imgbuild:", err)
+		lines := strings.Split(err.Error(), "\n") // one for each finding
+		for i, line := range lines {
+			lines[i] = report.Line(line)
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), "imgbuild:", strings.Join(lines, "\n"))
 		return
 	}
 	_ = encode(cmd.ErrOrStderr(), map[string]any{"error": err.Error(), "kind": kind, "exitCode": kind.ExitCode()}) // there is nobody left to tell
