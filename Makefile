@@ -27,8 +27,8 @@ test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
 	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|faults|ha|hosts|netboot)$$')
 	$(GO) test -timeout 40m ./test/clones # two machines, and a copy of one; 20 by make clones
-	$(GO) test -timeout 60m ./test/faults # two machines on a bad day; a hundred and fifty by make faults
-	$(GO) test -timeout 75m ./test/cluster # last and alone: its nodes need every core
+	$(GO) test ./test/faults # its page; a hundred and fifty power cuts by make faults
+	$(GO) test -timeout 80m ./test/cluster # last and alone: its nodes need every core
 
 short: ## the tests that take seconds
 	$(GO) test -short ./...

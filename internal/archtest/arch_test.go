@@ -80,10 +80,10 @@ var homes = []struct {
 	imports string
 	rooms   []string
 }{
-	{"os/exec", []string{"internal/run"}},
-	{"math/rand", nil},
+	{"os/exec", []string{"internal/run", "test/faults"}},
+	{"math/rand", []string{"test/faults"}}, // faults are left to chance
 	{"math/rand/v2", nil},
-	{"crypto/rand", []string{"internal/repro", "internal/node/identity"}},
+	{"crypto/rand", []string{"internal/repro", "internal/node/identity", "test/faults"}},
 	{"log", nil},
 }
 

@@ -22,7 +22,7 @@ var (
 )
 
 // kinds are the campaign's, in the order of the page: the machine whose first boot is cut.
-var kinds = []struct{ name, machine string }{{"init", "first"}, {"worker join", "worker"}, {"control-plane join", "second"}}
+var kinds = []struct{ name, machine string }{{"init", "master"}, {"worker join", "worker"}, {"control-plane join", "second"}}
 
 // TestCampaign cuts first boots, each time at another moment: in even rounds at any
 // second, in odd ones as a step begins. In most rounds the power goes again, once or
@@ -44,7 +44,7 @@ func TestCampaign(t *testing.T) {
 					have[y.Round] = len(y.Moments)
 				}
 			}
-			alone := k.machine == "first"
+			alone := k.machine == "master"
 			for round, cut := 0, 0; cut < *cuts; round++ {
 				if n := have[round]; n > 0 {
 					cut += n
@@ -54,7 +54,7 @@ func TestCampaign(t *testing.T) {
 					t.Skipf("the time is over after %d cuts: round %d and what follows are not done", cut, round)
 				}
 				if !alone {
-					s.needFirst(t)
+					s.needMaster(t)
 				}
 				y := s.round(t, k.name, k.machine, round)
 				note(t, y)
@@ -67,15 +67,15 @@ func TestCampaign(t *testing.T) {
 	}
 }
 
-// needFirst brings a first master up that joins can go to, once.
-func (s *site) needFirst(t *testing.T) {
+// needMaster brings a first master up that joins can go to, once.
+func (s *site) needMaster(t *testing.T) {
 	t.Helper()
 	if s.settled {
 		return
 	}
-	s.scrap(t, "first")
+	s.scrap(t, "master")
 	from := time.Now()
-	kit.Must(t, s.ready(t, s.boot(t, "first", nil), from))
+	kit.Must(t, s.ready(t, s.boot(t, "master", nil), from))
 	s.settled = true
 }
 
@@ -129,7 +129,7 @@ func (s *site) dismiss(t *testing.T, m *boottest.Machine) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	name, err := m.Sh(ctx, "cat /proc/sys/kernel/hostname")
-	if err != nil || m.Name == "first" { // its cluster goes with it
+	if err != nil || m.Name == "master" { // its cluster goes with it
 		kit.Must(t, m.Kill())
 		return
 	}

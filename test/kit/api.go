@@ -77,6 +77,12 @@ func Dialer(n *vnet.Net) Dial {
 	return func(ctx context.Context, _, address string) (net.Conn, error) { return n.Dial(ctx, address) }
 }
 
+// DialMaster connects to the first master's API, whatever the endpoint is: the gateway does not reach
+// a balancer of its own.
+func DialMaster(n *vnet.Net) Dial {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) { return n.Dial(ctx, Endpoint) }
+}
+
 // Post makes an object; one that is there already is no error.
 func (a *API) Post(ctx context.Context, path string, object any) error {
 	return a.send(ctx, http.MethodPost, path, "application/json", object, http.StatusCreated, http.StatusConflict)

@@ -104,7 +104,7 @@ func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, e
 	if c.Net, c.socket, err = network(); err != nil {
 		return nil, err
 	}
-	if c.API, err = k.NewAPI(ctx, Dialer(c.Net), time.Minute); err != nil {
+	if c.API, err = k.NewAPI(ctx, DialMaster(c.Net), time.Minute); err != nil {
 		return nil, err
 	}
 	c.Stranger, err = vnet.NewScanner(c.socket, strangerIP)
@@ -119,8 +119,16 @@ func (c *Cluster) Start(ctx context.Context) (err error) {
 	return err
 }
 
-// join boots the worker once the master is Ready; that it may come first, test/ha and test/faults show.
+// Site is where the cluster's machines are, for a test that boots them itself.
+func (c *Cluster) Site() *Site {
+	return &Site{Kit: c.kit, Net: c.Net, Socket: c.socket, began: repro.Now()}
+}
+
+// join boots the worker, unless it runs, once the master is Ready; that it may come first, test/ha and test/faults show.
 func (c *Cluster) join(ctx context.Context) error {
+	if c.Worker != nil {
+		return nil
+	}
 	if err := c.API.Until(ctx, c.NodeReady("master")); err != nil {
 		return err
 	}
@@ -143,13 +151,18 @@ func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, v
 			return nil, err
 		}
 	}
-	return boottest.Start(ctx, boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: cpus,
-		Console: &firmware{leaves: func() {
-			for _, addr := range (Target{IP: ip}).Addrs() {
-				c.Stranger.ForgetOf(addr)
-			}
-		}}},
-		filepath.Join(c.kit.Dir, "machines"), c.socket, true)
+	n := boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: cpus}
+	c.Watched(&n)
+	return boottest.Start(ctx, n, filepath.Join(c.kit.Dir, "machines"), c.socket, true)
+}
+
+// Watched has the stranger forget what a machine's firmware answers.
+func (c *Cluster) Watched(n *boottest.Node) {
+	n.Console = &firmware{leaves: func() {
+		for _, addr := range (Target{IP: n.IP}).Addrs() {
+			c.Stranger.ForgetOf(addr)
+		}
+	}}
 }
 
 // stopLimit is how long a node may take to stop its pods, each of which has its

@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 // steps are where first boots are cut, and about how long each lasts, seconds.
 var steps = map[string]map[string]int{
-	"first":  {"container images": 1, "clean slate": 2, "keys and certificates": 1, "preflight": 10, "control plane": 100, "cluster": 30, "pod network": 8, "commit": 3},
+	"master": {"container images": 1, "clean slate": 2, "keys and certificates": 1, "preflight": 10, "control plane": 100, "cluster": 30, "pod network": 8, "commit": 3},
 	"second": {"container images": 1, "waiting for the API": 2, "etcd members": 2, "keys and certificates": 1, "preflight": 10, "join": 100, "kubeconfig": 1, "commit": 3},
 	"worker": {"container images": 1, "waiting for the API": 2, "preflight": 6, "join": 30, "commit": 3},
 }
@@ -84,7 +85,7 @@ func lastSaid(m *boottest.Machine) string {
 // by itself, with nothing torn.
 func (s *site) revive(t *testing.T, name string, how func(*boottest.Node)) (*boottest.Machine, error) {
 	t.Helper()
-	from := time.Now()
+	from := repro.Now()
 	m := s.boot(t, name, how)
 	if err := s.ready(t, m, from); err != nil {
 		return m, err

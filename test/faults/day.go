@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -25,39 +26,50 @@ func chance(t *testing.T) *rand.Rand {
 	t.Helper()
 	from := *seed
 	if from == 0 {
-		from = time.Now().UnixNano()
+		from = repro.Now().UnixNano()
 	}
 	t.Logf("-seed %d", from)
 	return rand.New(rand.NewSource(from)) // #nosec G404 -- chance, not secrecy
 }
 
-// TestFaults is one bad day of a cluster: every fault once, on two machines. Cuts while
-// a master joins are the campaign's.
-func TestFaults(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots two machines: left out by -short")
-	}
-	d := &day{newSite(t), chance(t)}
-	first, worker, writes := d.wrongClocks(t)
-	d.strike(t, first, anyMoment(d.chance, "first"))
-	from := time.Now()
-	first = d.boot(t, "first", nil) // by itself, while the worker has its own troubles
+// BadDay makes a cluster of two machines on one bad day: every fault once, each mended,
+// and both are Ready members in the end. Cuts while a master joins are the campaign's.
+// The identity at a site has the Endpoint; images, of which the master's is raw, have the
+// TimeServer; each may change a machine before it is booted. A stamped worker keeps what
+// it was stamped with, but for the token, which ends. The master's disk is over another
+// image afterwards: images says so.
+func BadDay(t *testing.T, at *kit.Site, images map[string]string, each func(*boottest.Node), stamped bool) (master, worker *boottest.Machine) {
+	t.Helper()
+	d := &day{on(t, at, images), chance(t)}
+	d.each = each
+	master, worker, writes := d.wrongClocks(t, stamped)
+	d.strike(t, master, anyMoment(d.chance, "master"))
+	images["master"], _ = d.relive(t, "master", writes, 5, d.chance)
+	from := repro.Now()
+	master = d.boot(t, "master", nil) // by itself, while the worker has its own troubles
 	d.says(t, worker, "/var is full", "no space left on device")
 	d.sh(t, worker, "rm -r /var/filler")
 	d.badEndpoints(t, worker)
-	kit.Must(t, d.ready(t, first, from))
-	kit.Must(t, d.whole(t.Context(), first))
-	d.Told(t, "first: Ready %.0f s after the power is back", time.Since(from).Seconds())
+	kit.Must(t, d.ready(t, master, from))
+	kit.Must(t, d.whole(t.Context(), master))
+	d.Told(t, "master: Ready %.0f s after the power is back", time.Since(from).Seconds())
 
 	d.badTokens(t, worker)
 	d.strike(t, worker, inJoin(d.chance, "worker"))
-	image, _ := d.relive(t, "worker", writes, 5, d.chance)
-	_, err := d.revive(t, "worker", func(n *boottest.Node) { n.Image, n.Clock = image, time.Now().Add(-time.Hour) })
+	worker, err := d.revive(t, "worker", func(n *boottest.Node) {
+		n.Clock = repro.Now().Add(-time.Hour)
+		if stamped { // with a token that has ended
+			n.Via = boottest.Seed
+		}
+	})
 	kit.Must(t, err)
-	d.allWell(t)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	kit.Must(t, d.api.Until(ctx, func(ctx context.Context) error { return d.members(ctx, firstIP) }))
+	return master, worker
 }
 
-// day is the site of TestFaults.
+// day is the site of BadDay.
 type day struct {
 	*site
 	chance *rand.Rand
@@ -66,22 +78,26 @@ type day struct {
 // tenYears is more than an authority lives.
 const tenYears = 10*365*24*time.Hour + 96*time.Hour
 
-// wrongClocks boots a first master ten years ahead, and a worker of 1970 whose
+// wrongClocks boots a master ten years ahead, and a worker of 1970 whose
 // network is unplugged, disk slow and /var full. In the end both can have the time.
-func (d *day) wrongClocks(t *testing.T) (first, worker *boottest.Machine, writes string) {
+func (d *day) wrongClocks(t *testing.T, stamped bool) (master, worker *boottest.Machine, writes string) {
 	t.Helper()
-	writes = filepath.Join(d.Dir, "worker.writes")
-	first = d.boot(t, "first", func(n *boottest.Node) { n.Clock = time.Now().Add(tenYears) })
-	worker = d.boot(t, "worker", func(n *boottest.Node) { n.Clock, n.Rate, n.WriteLog = time.Unix(0, 0), 20<<20, writes })
+	writes = filepath.Join(d.Dir, "master.writes")
+	master = d.boot(t, "master", func(n *boottest.Node) { n.Clock, n.WriteLog = repro.Now().Add(tenYears), writes })
+	worker = d.boot(t, "worker", func(n *boottest.Node) {
+		if n.Clock, n.Rate = time.Unix(0, 0), 20<<20; stamped {
+			n.Config = nil
+		}
+	})
 	kit.Must(t, worker.Link(t.Context(), false))
-	d.says(t, first, "clock ten years ahead", "the clock said .* the cluster's CA ended at")
+	d.says(t, master, "clock ten years ahead", "the clock said .* the cluster's CA ended at")
 	d.says(t, worker, "no network", "this machine has no address yet")
 	d.balancer.treat(workerIP, dead)
 	d.fill(t, worker)
 	kit.Must(t, worker.Link(t.Context(), true))
 	d.says(t, worker, "clock of 1970", "the clock said .* the cluster's CA begins at")
 	d.clocks.on.Store(true)
-	return first, worker, writes
+	return master, worker, writes
 }
 
 // fill leaves no space on /var.
@@ -103,20 +119,6 @@ func (d *day) badEndpoints(t *testing.T, m *boottest.Machine) {
 	if d.balancer.told > 0 {
 		t.Errorf("the worker told the stranger %d bytes", d.balancer.told)
 	}
-}
-
-// allWell wants two nodes, one member of etcd, and every pod Ready.
-func (d *day) allWell(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	kit.Must(t, d.api.Until(ctx, func(ctx context.Context) error { return d.members(ctx, firstIP) }))
-	nodes, err := d.api.List(ctx, "/api/v1/nodes")
-	if err != nil || len(nodes) != 2 {
-		t.Errorf("%d nodes, %v", len(nodes), err)
-	}
-	kit.Must(t, d.api.Until(ctx, d.api.PodsReady))
-	d.Told(t, "two nodes, one member of etcd, every pod Ready")
 }
 
 // badTokens gives the worker, which waits, one bad node config after the other, and in

@@ -18,6 +18,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
 
@@ -50,7 +51,7 @@ func newBalancer(n *vnet.Net, own, other *identity.Cluster, to string) (*balance
 		}
 		b.certs[how] = conf
 	}
-	l, err := n.Listen(endpoint)
+	l, err := n.Listen(Endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func (b *balancer) serve(conn net.Conn) {
 		_, _ = io.Copy(conn, master)
 	case dead:
 	default:
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetDeadline(repro.Now().Add(20 * time.Second))
 		inner := tls.Server(conn, b.certs[how])
 		said := make([]byte, 4096)
 		n, err := inner.Read(said)

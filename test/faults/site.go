@@ -2,15 +2,15 @@
 // endpoints and tokens that are wrong and are mended later, slow and full disks. What
 // must come of it is a node that is Ready, with no hand laid on it.
 //
-// TestFaults has one of each kind in one cluster. `make faults` cuts many times, can
-// be stopped and goes on where it was, and writes docs/faults.md.
+// BadDay has one of each kind in one cluster, which test/cluster goes on with. `make
+// faults` cuts many times, can be stopped and goes on where it was, and writes
+// docs/faults.md.
 package faults
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -22,14 +22,15 @@ import (
 	"github.com/imgbuild/imgbuild/builder/boottest"
 	"github.com/imgbuild/imgbuild/internal/node/etcd"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 // The machines, and the endpoint, which is a load balancer on the gateway.
 const (
-	firstIP, joinIP, workerIP = "10.0.0.10", "10.0.0.11", "10.0.0.20"
-	endpoint                  = boottest.Gateway + ":6443"
+	firstIP, joinIP, workerIP = kit.MasterIP, "10.0.0.12", kit.WorkerIP
+	Endpoint                  = boottest.Gateway + ":6443"
 )
 
 // limit is how long one stage may take on emulated processors.
@@ -40,7 +41,8 @@ type site struct {
 	*kit.Site
 	t        *testing.T // that made it: machines live as long
 	images   map[string]string
-	folder   string // of the identity
+	each     func(*boottest.Node) // what all machines of a test have in common; nil: nothing
+	folder   string               // of the identity
 	id       *identity.Cluster
 	api      *kit.API
 	etcd     etcd.Client
@@ -52,17 +54,22 @@ type site struct {
 // newSite builds images and network; nothing runs yet.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	ctx := t.Context()
-	s := &site{Site: kit.NewSite(t), t: t, images: map[string]string{}}
-	s.folder = filepath.Join(s.Dir, "cluster")
-	_, err := s.Imgbuild(ctx, "cluster", "new", "faults", "--endpoint", endpoint, "--dir", s.folder, "--masters", firstIP+","+joinIP)
-	kit.Must(t, err)
-	_, err = s.Imgbuild(ctx, "cluster", "new", "other", "--endpoint", endpoint, "--dir", s.folder+"-other")
+	at, images := kit.NewSite(t), map[string]string{}
+	_, err := at.Imgbuild(t.Context(), "cluster", "new", "faults", "--endpoint", Endpoint, "--dir", filepath.Join(at.Dir, "cluster"), "--masters", firstIP+","+joinIP)
 	kit.Must(t, err)
 	for _, role := range []string{"master", "worker"} {
-		s.images[role], err = s.Image(ctx, role, "raw", "--set", "time.servers="+timeServer)
+		images[role], err = at.Image(t.Context(), role, "raw", "--set", "time.servers="+TimeServer)
 		kit.Must(t, err)
 	}
+	return on(t, at, images)
+}
+
+// on makes a site's endpoint and clocks; its identity and images are there.
+func on(t *testing.T, at *kit.Site, images map[string]string) *site {
+	t.Helper()
+	s := &site{Site: at, t: t, images: images, folder: filepath.Join(at.Dir, "cluster")}
+	_, err := s.Imgbuild(t.Context(), "cluster", "new", "other", "--endpoint", Endpoint, "--dir", s.folder+"-other")
+	kit.Must(t, err)
 	s.id, err = identity.Load(s.folder)
 	kit.Must(t, err)
 	other, err := identity.Load(s.folder + "-other")
@@ -73,8 +80,7 @@ func newSite(t *testing.T) *site {
 	s.clocks, host, err = newClocks(s.Socket)
 	kit.Must(t, err)
 	t.Cleanup(func() { _ = host.Close() })
-	toFirst := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.Net.Dial(ctx, firstIP+":6443") } // the gateway does not reach its own balancer
-	s.api, err = s.NewAPI(ctx, toFirst, 20*time.Second)
+	s.api, err = s.NewAPI(t.Context(), kit.DialMaster(s.Net), 20*time.Second)
 	kit.Must(t, err)
 	conf, err := identity.ClientTLS(s.id.PKI.EtcdCACert, s.id.PKI.EtcdCAKey, "test", "")
 	kit.Must(t, err)
@@ -84,24 +90,26 @@ func newSite(t *testing.T) *site {
 
 // machines are the roles that are booted: image, node config, address, memory.
 var machines = map[string]boottest.Node{
-	"first":  {Name: "first", Image: "master", IP: firstIP, Memory: 3328, CPUs: 2},
+	"master": {Name: "master", Image: "master", IP: firstIP, Memory: 3328, CPUs: 2},
 	"second": {Name: "second", Image: "master", IP: joinIP, Memory: 3328, CPUs: 2},
 	"worker": {Name: "worker", Image: "worker", IP: workerIP, Memory: 1792, CPUs: 2},
 }
 
 // yields are nice(2) levels: who joins lets the master go first whose API server must
 // answer its probes in time.
-var yields = map[string]int{"first": 0, "second": 5, "worker": 5}
+var yields = map[string]int{"master": 0, "second": 5, "worker": 5}
 
-var configs = map[string]string{"first": identity.MasterFile, "second": identity.MasterJoinFile, "worker": identity.WorkerFile}
+var configs = map[string]string{"master": identity.MasterFile, "second": identity.MasterJoinFile, "worker": identity.WorkerFile}
 
 // boot powers a machine on; what is bad about it comes with how.
 func (s *site) boot(t *testing.T, name string, how func(*boottest.Node)) *boottest.Machine {
 	t.Helper()
 	n := machines[name]
 	n.Image, n.Config, n.Via = s.images[n.Image], s.Config(t, configs[name]), "smbios"
-	if how != nil {
-		how(&n)
+	for _, change := range []func(*boottest.Node){s.each, how} {
+		if change != nil {
+			change(&n)
+		}
 	}
 	m := s.Start(s.t, n)
 	kit.Must(t, m.Yield(s.t.Context(), yields[name]))
@@ -111,7 +119,7 @@ func (s *site) boot(t *testing.T, name string, how func(*boottest.Node)) *bootte
 // says waits until a machine's status says that, and tells how long it took.
 func (s *site) says(t *testing.T, m *boottest.Machine, what, said string) {
 	t.Helper()
-	from := time.Now()
+	from := repro.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	want := regexp.MustCompile(`(?m)^ *"(?:waiting|cause)": "(.*` + said + `.*)",$`)

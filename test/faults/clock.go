@@ -5,17 +5,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
 
-// timeServer is where the images look for the time.
-const timeServer = "10.0.0.98"
+// TimeServer is where images look for the time that are booted here.
+const TimeServer = "10.0.0.98"
 
 // clocks answers NTP (RFC 5905, mode 4) once it is switched on.
 type clocks struct{ on atomic.Bool }
 
 func newClocks(socket string) (*clocks, *vnet.Host, error) {
-	host, err := vnet.NewHost(socket, timeServer)
+	host, err := vnet.NewHost(socket, TimeServer)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -40,7 +41,7 @@ func newClocks(socket string) (*clocks, *vnet.Host, error) {
 }
 
 func answer(ask []byte) []byte {
-	now := stamp(time.Now())
+	now := stamp(repro.Now())
 	out := make([]byte, 48)
 	out[0], out[1], out[2], out[3] = 4<<3|4, 1, ask[2], 0xec // version 4, server; stratum 1; precision 2^-20
 	copy(out[12:], "TEST")
