@@ -14,9 +14,15 @@ import (
 // AccelEnv overrides the choice of accelerator: kvm or tcg.
 const AccelEnv = "IMGBUILD_ACCEL"
 
+// calm is for a kernel that is emulated: systemd-stub adds it to the command line. Timers
+// of a high resolution, set anew some thousand times a second, keep QEMU's own thread busy in
+// place of the guest, and what guards against a processor's faults costs much where the
+// processor is a program.
+const calm = "io.systemd.stub.kernel-cmdline-extra=highres=off nohz=off mitigations=off"
+
 var (
 	kvm = []string{"-accel", "kvm", "-cpu", "host"}
-	tcg = []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+	tcg = []string{"-accel", "tcg,thread=multi", "-cpu", "max", "-smbios", "type=11,value=" + calm}
 )
 
 // accelerator chooses how the guest's code runs. /dev/kvm may be there and not
