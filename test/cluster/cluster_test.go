@@ -323,9 +323,11 @@ func (s *suite) coldBoot(t *testing.T) {
 	const size = "findmnt -bno SIZE /var"
 	was := sh(t, s.c.Worker, size)
 	must(t, s.c.StopWorker(t.Context()))
+	off := time.Now()
 	must(t, run.Run(t.Context(), run.Cmd{Name: "qemu-img", Args: []string{"resize", "-q", filepath.Join(s.kit.Dir, "machines", "worker", "disk.qcow2"), "+4G"}}))
 	ctx := limited(t, limit)
 	must(t, s.c.WaitReady(ctx)) // which powers it on
+	must(t, s.c.API.Until(ctx, s.c.NodeReady("worker", off)))
 	// The API still says what was true before: wait for the pod network itself.
 	_, err := s.c.Worker.Until(ctx, 5*time.Second, "test -s /run/flannel/subnet.env && test -e /sys/class/net/flannel.1 && crictl info >/dev/null")
 	must(t, err)

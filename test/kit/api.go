@@ -207,14 +207,13 @@ func (a *API) Until(ctx context.Context, what func(context.Context) error) error
 	}
 }
 
-// NodesReady wants that many nodes, all Ready, and to have said so since the
-// machines were started: after a power cut the API still tells what was.
+// NodesReady wants that many nodes, all Ready.
 func (c *Cluster) NodesReady(n int) func(context.Context) error {
 	return func(ctx context.Context) error {
 		nodes, err := c.API.List(ctx, "/api/v1/nodes")
 		ready := 0
 		for _, o := range nodes {
-			if o.Ready() && o.Heard().After(c.started) {
+			if o.Ready() {
 				ready++
 			}
 		}
@@ -225,12 +224,13 @@ func (c *Cluster) NodesReady(n int) func(context.Context) error {
 	}
 }
 
-// NodeReady wants a node whose name begins so to be Ready since the cluster was started.
-func (c *Cluster) NodeReady(prefix string) func(context.Context) error {
+// NodeReady wants a node whose name begins so to be Ready, and to have said so since:
+// after a power cut the API still tells what was.
+func (c *Cluster) NodeReady(prefix string, since time.Time) func(context.Context) error {
 	return func(ctx context.Context) error {
 		nodes, err := c.API.List(ctx, "/api/v1/nodes")
 		if err == nil && !slices.ContainsFunc(nodes, func(o Object) bool {
-			return strings.HasPrefix(o.Metadata.Name, prefix) && o.Ready() && o.Heard().After(c.started)
+			return strings.HasPrefix(o.Metadata.Name, prefix) && o.Ready() && o.Heard().After(since)
 		}) {
 			err = fmt.Errorf("the %s is not Ready", prefix)
 		}

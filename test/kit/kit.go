@@ -84,8 +84,6 @@ type Cluster struct {
 	kit    Kit
 	images map[string]string
 	socket string
-
-	started time.Time
 }
 
 // Up starts the network and the master.
@@ -114,7 +112,6 @@ func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, e
 // Start boots the master. The worker comes when that is Ready
 // (WaitReady, Watch): emulated on few processors, the two would starve each other's API.
 func (c *Cluster) Start(ctx context.Context) (err error) {
-	c.started = repro.Now()
 	c.Master, err = c.boot(ctx, "master", MasterIP, 4096, 2, "smbios")
 	return err
 }
@@ -129,7 +126,7 @@ func (c *Cluster) join(ctx context.Context) error {
 	if c.Worker != nil {
 		return nil
 	}
-	if err := c.API.Until(ctx, c.NodeReady("master")); err != nil {
+	if err := c.API.Until(ctx, c.NodeReady("master", time.Time{})); err != nil {
 		return err
 	}
 	via := boottest.Seed
@@ -181,7 +178,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 // StopWorker powers the worker off, cleanly; WaitReady powers it on again.
 func (c *Cluster) StopWorker(ctx context.Context) error {
 	err := powerOff(ctx, c.Worker)
-	c.started, c.Worker = repro.Now(), nil
+	c.Worker = nil
 	return err
 }
 

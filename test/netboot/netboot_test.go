@@ -137,7 +137,7 @@ machines:
 	}, time.Minute)
 	kit.Must(t, err)
 	c := &kit.Cluster{API: api}
-	s.until("the master is Ready", func() error { return c.NodeReady("m1")(t.Context()) })
+	s.until("the master is Ready", func() error { return c.NodeReady("m1", time.Time{})(t.Context()) })
 	stop()
 	stop = s.serve(inventory, "--ipxe", ipxe)
 	defer stop()
