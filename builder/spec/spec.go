@@ -53,6 +53,8 @@ type Node struct {
 	Units []Unit `json:"units,omitempty"`
 	// People and services with an account of their own. Nobody has a password.
 	Users []User `json:"users,omitempty"`
+	// What a node is built without unless it stands here: modules (of the kernel), hwdb, gconv, perl, cni-plugins, ctr.
+	Keep []string `json:"keep,omitempty"`
 	// Room on the disk.
 	Disk Disk `json:"disk"`
 	// Who reads a config, for the formats that are one.

@@ -56,7 +56,7 @@ func Write(ctx context.Context, dst *os.File, src io.ReaderAt, size int64, opt O
 
 // packer makes what packs a cluster, if that makes it smaller: one frame that names its size.
 func packer() (func(*sparse.Block) error, error) {
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression),
 		zstd.WithWindowSize(clusterSize), zstd.WithSingleSegment(true), zstd.WithEncoderCRC(false))
 	var frame []byte
 	return func(b *sparse.Block) error {
