@@ -35,7 +35,7 @@ var leftOuts = []struct {
 		"udev's hardware database: names of vendors, quirks of keyboards, mice and cameras"},
 	{LeftOut{keepGconv, []string{"usr/lib/*/gconv/*"}, below("usr/lib/*/gconv/", []string{"gconv-modules*", "ANSI_X3.110.so", "CP1252.so", "ISO8859-1.so", "ISO8859-15.so", "UNICODE.so", "UTF-16.so", "UTF-32.so", "UTF-7.so"})},
 		"iconv's character sets but for Unicode's, Latin-1, Latin-9 and Windows-1252"},
-	{LeftOut{keepPerl, []string{"usr/share/perl/*", "usr/share/perl5", "usr/lib/*/perl", "usr/bin/perl5*"}, nil},
+	{LeftOut{keepPerl, []string{"usr/share/perl/*", "usr/lib/*/perl", "usr/bin/perl5*"}, nil},
 		"perl's modules beyond those of the package perl-base, which stays"},
 	{LeftOut{keepPlugins, []string{"usr/lib/cni/*"}, nil}, // but for those of pluginsOf
 		"CNI plugins that the pod network does not use; with cni.name none all of them stay"},
