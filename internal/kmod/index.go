@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -65,7 +66,7 @@ func (r *reader) node(ref uint32, key []byte) {
 	if ref&hasChildren != 0 {
 		span := r.bytes(&at, 2)
 		for c := int(span[0]); c <= int(span[1]); c++ {
-			children[byte(c)] = r.word(&at)
+			children[byte(c)] = r.word(&at) // #nosec G115 -- between two bytes
 		}
 	}
 	if ref&hasValues != 0 {
@@ -73,9 +74,9 @@ func (r *reader) node(ref uint32, key []byte) {
 			r.out = append(r.out, Entry{Priority: r.word(&at), Key: string(key), Value: string(r.text(&at))})
 		}
 	}
-	for c := range 256 {
-		if child := children[byte(c)]; child != 0 {
-			r.node(child, append(slices.Clip(key), byte(c)))
+	for _, c := range slices.Sorted(maps.Keys(children)) {
+		if child := children[c]; child != 0 {
+			r.node(child, append(slices.Clip(key), c))
 		}
 	}
 }
