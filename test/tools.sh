@@ -34,6 +34,8 @@ want openssl openssl
 want softhsm2-util softhsm2
 want pkcs11-tool opensc
 want e2fsck e2fsprogs
+want modprobe kmod
+want chromium-headless-shell chromium-headless-shell
 want shellcheck shellcheck
 want virt-xml-validate libvirt-clients
 want xmllint libxml2-utils
