@@ -85,25 +85,10 @@ func stampAll(ctx context.Context, o StampOptions) (made []string, err error) {
 	return made, nil
 }
 
-func stampOne(ctx context.Context, image, dst string, m *inventory.Machine) (err error) {
-	s := stamp.Stamp{Network: map[string][]byte{}}
-	if m.Config != "" {
-		if s.Config, err = readDocument(m.Config); err != nil {
-			return fault.New(fault.Usage, "reading the node config: %w", err)
-		}
-		if s.Config, err = stamp.Personal(s.Config, m.Name, m.SSHAuthorizedKeys); err != nil {
-			return fmt.Errorf("%s: %w", m.Config, err)
-		}
-	}
-	for _, file := range m.Network {
-		text, err := readDocument(file)
-		if err != nil {
-			return fault.New(fault.Usage, "reading a file for the network: %w", err)
-		}
-		if _, twice := s.Network[filepath.Base(file)]; twice {
-			return fault.New(fault.Usage, "%s: two files for the network are called so", filepath.Base(file))
-		}
-		s.Network[filepath.Base(file)] = text
+func stampOne(ctx context.Context, image, dst string, m *inventory.Machine) error {
+	s, err := stamp.Of(m)
+	if err != nil {
+		return err
 	}
 	if len(s.Config)+len(s.Network) == 0 {
 		return fault.Wrap(fault.Usage, errors.New("there is nothing to stamp it with: name --config or --network"))

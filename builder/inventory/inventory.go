@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -45,9 +46,25 @@ type Machine struct {
 	// Files for its network: systemd.network(5), .netdev, .link.
 	Network           []string `yaml:"network,omitempty"`
 	SSHAuthorizedKeys []string `yaml:"sshAuthorizedKeys,omitempty"`
+	// When it boots from the network: install (the default), diskless or local.
+	Boot string `yaml:"boot,omitempty"`
+	Disk string `yaml:"disk,omitempty"` // device: installed onto; of a diskless machine, what /var is on
+	// File for a machine with another operating system, in the place of all that makes a
+	// node of it: its Ignition config, or cloud-init user data.
+	UserData string `yaml:"userData,omitempty"`
 
 	line int
 }
+
+// What a machine does that boots from the network.
+const (
+	Install  = "install"  // the image is written to its disk
+	Diskless = "diskless" // it runs from memory
+	Local    = "local"    // nothing: its firmware goes on to its disk
+)
+
+// Line is the machine's line in the file.
+func (m *Machine) Line() int { return m.line }
 
 // UnmarshalYAML keeps the line for what is wrong with it.
 func (m *Machine) UnmarshalYAML(n *yaml.Node) error {
@@ -63,7 +80,7 @@ func (m *Machine) UnmarshalYAML(n *yaml.Node) error {
 	return n.Decode((*plain)(m))
 }
 
-var fields = map[string]bool{"name": true, "role": true, "config": true, "mac": true, "serial": true, "uuid": true, "network": true, "sshAuthorizedKeys": true}
+var fields = map[string]bool{"name": true, "role": true, "config": true, "mac": true, "serial": true, "uuid": true, "network": true, "sshAuthorizedKeys": true, "boot": true, "disk": true, "userData": true}
 
 // Read reads an inventory and reports all that is wrong with it, each by its line.
 func Read(file string) (*Inventory, error) {
@@ -81,7 +98,7 @@ func Read(file string) (*Inventory, error) {
 		return nil, fault.New(fault.Spec, "%s: %w", file, err)
 	}
 	for _, m := range inv.all() {
-		for _, name := range append(m.paths(), &m.Config) {
+		for _, name := range append(m.paths(), &m.Config, &m.UserData) {
 			if *name != "" && !filepath.IsAbs(*name) {
 				*name = filepath.Join(filepath.Dir(file), *name)
 			}
@@ -173,7 +190,7 @@ func (m *Machine) Keys() (out []string) {
 
 // check looks at one machine, and brings its addresses into one form.
 func (m *Machine) check() (errs []error) {
-	if m.Role != config.Master && m.Role != config.Worker {
+	if m.Role != config.Master && m.Role != config.Worker && (m.UserData == "" || m.Role != "") {
 		errs = append(errs, m.bad("role", "%q: want master or worker", m.Role))
 	}
 	for i, text := range m.MAC {
@@ -199,9 +216,29 @@ func (m *Machine) check() (errs []error) {
 			errs = append(errs, m.bad(fmt.Sprintf("sshAuthorizedKeys[%d]", i), "want one public key on one line"))
 		}
 	}
+	return append(errs, m.checkBoot()...)
+}
+
+var diskForm = regexp.MustCompile(`^/dev/[A-Za-z0-9_.:+/-]{1,200}$`)
+
+func (m *Machine) checkBoot() (errs []error) {
+	switch m.Boot {
+	case "", Install, Diskless, Local:
+	default:
+		errs = append(errs, m.bad("boot", "%q: want install, diskless or local", m.Boot))
+	}
+	if m.Disk != "" && (!diskForm.MatchString(m.Disk) || path.Clean(m.Disk) != m.Disk) {
+		errs = append(errs, m.bad("disk", "%q: want a device such as /dev/vda or /dev/disk/by-id/…", m.Disk))
+	}
+	if m.Disk != "" && m.Boot == Local {
+		errs = append(errs, m.bad("disk", "nothing is written where boot is local: take one of the two away"))
+	}
+	if m.UserData != "" && (m.Role+m.Config+m.Boot+m.Disk != "" || len(m.Network)+len(m.SSHAuthorizedKeys) > 0) {
+		errs = append(errs, m.bad("userData", "it is for another operating system: leave role, config, boot, disk, network and sshAuthorizedKeys out"))
+	}
 	return errs
 }
 
-func (m *Machine) bad(path, format string, args ...any) error {
-	return fmt.Errorf("line %d: %s: %w", m.line, path, fmt.Errorf(format, args...))
+func (m *Machine) bad(at, format string, args ...any) error {
+	return fmt.Errorf("line %d: %s: %w", m.line, at, fmt.Errorf(format, args...))
 }

@@ -20,6 +20,11 @@ machines:
   uuid: 4C4C4544-0042-3510-8051-b4c04f303132
   serial: A 1
   network: [10-static.network]
+  boot: diskless
+  disk: /dev/vda
+- name: f1
+  userData: f1.ign
+  serial: B 2
 default:
   role: worker
   config: cluster/worker.yaml
@@ -41,6 +46,9 @@ func TestRead(t *testing.T) {
 	}
 	if w1.Config != "/etc/worker.yaml" || w1.UUID != "4c4c4544-0042-3510-8051-b4c04f303132" || w1.Network[0] != filepath.Join(dir, "10-static.network") {
 		t.Errorf("%+v", w1)
+	}
+	if f1 := inv.Machines[2]; f1.UserData != filepath.Join(dir, "f1.ign") || w1.Boot != Diskless || w1.Line() != 8 {
+		t.Errorf("%+v %+v", w1, f1)
 	}
 	if inv.Default.Config != filepath.Join(dir, "cluster/worker.yaml") {
 		t.Errorf("%+v", inv.Default)
@@ -65,6 +73,13 @@ func TestBad(t *testing.T) {
 		"kind":               {"kind: Inventory", "kind: Inventar", "want imgbuild.dev/v1alpha1 and Inventory"},
 		"default with a MAC": {"default:\n", "default:\n  mac: [\"52:54:00:00:00:0c\"]\n", "one machine's own"},
 		"key on two lines":   {"serial: A 1", `sshAuthorizedKeys: ["a b\nc d"]`, "line 8: sshAuthorizedKeys[0]"},
+		"boot":               {"boot: diskless", "boot: often", `line 8: boot: "often": want install, diskless or local`},
+		"disk":               {"disk: /dev/vda", "disk: /dev/../etc/passwd", "line 8: disk"},
+		"disk of a file":     {"disk: /dev/vda", "disk: vda", "line 8: disk"},
+		"disk, local":        {"boot: diskless", "boot: local", "line 8: disk: nothing is written"},
+		"userData of a node": {"userData: f1.ign", "userData: f1.ign\n  role: worker", "line 16: userData: it is for another"},
+		"same serial twice":  {"serial: B 2", "serial: A 1", "line 16: serial A 1"},
+		"same UUID, upper":   {"serial: B 2", "uuid: 4c4C4544-0042-3510-8051-b4c04f303132", "line 16: uuid 4c4c4544"},
 		"second document":    {"default:\n", "---\ndefault:\n", "second document"},
 		"no list":            {"machines:\n", "machines: 1\nothers:\n", "line 3"},
 	} {
@@ -74,6 +89,21 @@ func TestBad(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestPage reads the inventories of the documents.
+func TestPage(t *testing.T) {
+	for _, page := range []string{"stamp", "network-boot"} {
+		text, err := os.ReadFile("../../docs/" + page + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, yaml, _ := strings.Cut(string(text), "```yaml\n")
+		yaml, _, _ = strings.Cut(yaml, "```")
+		if inv, err := Parse([]byte(yaml)); err != nil || len(inv.Machines) < 3 {
+			t.Errorf("docs/%s.md: %v", page, err)
+		}
 	}
 }
 

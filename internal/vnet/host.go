@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Host is a machine of the network in this process: a network stack of its own
@@ -112,6 +113,22 @@ func (h *Host) Listen(port uint16) (net.Listener, error) {
 func (h *Host) ListenPacket(port uint16) (net.PacketConn, error) {
 	at := h.at(port)
 	return gonet.DialUDP(h.stack, &at, nil, ipv4.ProtocolNumber)
+}
+
+// ListenBroadcast opens a UDP port that hears, and can send, what is for everybody, as
+// DHCP needs it. The caller closes it.
+func (h *Host) ListenBroadcast(port uint16) (net.PacketConn, error) {
+	var queue waiter.Queue
+	ep, terr := h.stack.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
+	if terr != nil {
+		return nil, fmt.Errorf("the host's port %d: %s", port, terr)
+	}
+	ep.SocketOptions().SetBroadcast(true)
+	if terr := ep.Bind(tcpip.FullAddress{NIC: 1, Port: port}); terr != nil {
+		ep.Close()
+		return nil, fmt.Errorf("the host's port %d: %s", port, terr)
+	}
+	return gonet.NewUDPConn(&queue, ep), nil
 }
 
 func (h *Host) at(port uint16) tcpip.FullAddress {

@@ -166,3 +166,31 @@ func TestDeafMachine(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestBroadcast has a machine without an address of its server's find that.
+func TestBroadcast(t *testing.T) {
+	_, path := start(t, nil)
+	server, client := newPeer(t, path, "10.0.0.5"), newPeer(t, path, "10.0.0.9")
+	asked, err := server.ListenBroadcast(67)
+	must(t, err)
+	defer asked.Close()
+	asks, err := client.ListenBroadcast(68)
+	must(t, err)
+	defer asks.Close()
+	everybody := func(port int) net.Addr { return &net.UDPAddr{IP: net.IPv4bcast, Port: port} }
+	_, err = asks.WriteTo([]byte("who?"), everybody(67))
+	must(t, err)
+	for _, hop := range []struct {
+		conn net.PacketConn
+		want string
+	}{{asked, "who?"}, {asks, "I"}} {
+		hop.conn.SetDeadline(time.Now().Add(10 * time.Second))
+		buf := make([]byte, 10)
+		n, _, err := hop.conn.ReadFrom(buf)
+		if err != nil || string(buf[:n]) != hop.want {
+			t.Fatalf("%q, %v, want %q", buf[:n], err, hop.want)
+		}
+		_, err = asked.WriteTo([]byte("I"), everybody(68))
+		must(t, err)
+	}
+}
