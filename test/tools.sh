@@ -31,6 +31,7 @@ want systemd-dissect systemd-container
 want nft nftables
 want /usr/lib/dracut/modules.d/30ignition/ignition ignition
 want openssl openssl
+want /usr/lib/ipxe/snponly.efi ipxe
 want softhsm2-util softhsm2
 want pkcs11-tool opensc
 want e2fsck e2fsprogs

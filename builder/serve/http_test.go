@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"github.com/imgbuild/imgbuild/internal/node/install"
 	"io"
 	"net"
 	"net/http"
@@ -97,7 +98,7 @@ func TestInstall(t *testing.T) {
 	if got.code != 200 || !strings.Contains(slot["imgbuild.node"], "hostname: w1") {
 		t.Errorf("%d, %s", got.code, slot["imgbuild.node"])
 	}
-	var order Install
+	var order install.Order
 	must(t, json.Unmarshal([]byte(slot["imgbuild.install"]), &order))
 	if order.Disk != "/dev/vda" || order.Size != int64(len(r.disk)) || order.Done != done {
 		t.Errorf("%+v", order)

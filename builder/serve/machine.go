@@ -17,6 +17,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/inventory"
 	"github.com/imgbuild/imgbuild/builder/stamp"
 	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/node/install"
 )
 
 // who is what a machine says of itself when it asks; any of it may be empty.
@@ -228,19 +229,10 @@ func read(m *machine) (told, error) {
 
 // What a netboot image reads beside a stamp's credentials.
 const (
-	credentialInstall = "imgbuild.install"
+	credentialInstall = install.OrderCredential
 	credentialVar     = "imgbuild.var"
 	inMemory          = "memory"
 )
-
-// Install is the credential that has a netboot image write a disk.
-type Install struct {
-	Disk   string `json:"disk"`   // device
-	URL    string `json:"url"`    // of the disk, packed by zstd
-	SHA256 string `json:"sha256"` // of the disk itself, hex
-	Size   int64  `json:"size"`   // of the disk itself, bytes
-	Done   string `json:"done"`   // URL to POST to, once it is written
-}
 
 // order is what a boot of a machine is for, beside who it is.
 func (s *Server) order(boot string, m *inventory.Machine, ticket string) map[string][]byte {
@@ -252,7 +244,7 @@ func (s *Server) order(boot string, m *inventory.Machine, ticket string) map[str
 		return map[string][]byte{credentialVar: []byte(on)}
 	}
 	d := s.catalogue.disks[m.Role]
-	text, _ := json.Marshal(Install{m.Disk, s.url("/images/" + d.file), d.raw, d.size, s.url("/m/" + ticket + "/done")}) // plain data cannot fail
+	text, _ := json.Marshal(install.Order{Disk: m.Disk, URL: s.url("/images/" + d.file), SHA256: d.raw, Size: d.size, Done: s.url("/m/" + ticket + "/done")}) // plain data cannot fail
 	return map[string][]byte{credentialInstall: text}
 }
 

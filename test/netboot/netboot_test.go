@@ -126,18 +126,11 @@ machines:
   - {name: w1, role: worker, mac: ["%s"], config: cluster/worker.yaml, network: [%s], boot: diskless}
 `, mac(kit.MasterIP), filepath.Base(static("10-master", kit.MasterIP)), mac(workerIP), filepath.Base(static("10-worker", workerIP)))), 0o600))
 
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- run.Run(ctx, run.Cmd{Name: filepath.Join(k.Bin, "imgbuild"), Stderr: s, Args: []string{"serve", filepath.Join(k.Dir, "out"), "--inventory", inventory,
-			"--interface", "br0", "--dhcp", "full", "--range", "10.0.0.100-10.0.0.200", "--ipxe", ipxe}})
-	}()
-	defer func() { stop(); <-ended }()
-
+	stop := s.serve(inventory, "--tftp-port", "0") // firmware asks by PXE first, and goes on to HTTP
 	stranger := s.start("stranger", "10.0.0.66", 1024)
-	master := s.start("master", kit.MasterIP, 4096)
-	s.until("the stranger is refused", func() error { return s.hears("refused") })
+	s.until("the stranger is refused", func() error { return s.hears("52:54:00:00:00:42", "refused") })
 	kit.Must(t, stranger.Kill())
+	master := s.start("master", kit.MasterIP, 4096)
 	s.until("the master is installed", func() error { return s.hears("installed", "m1") })
 	api, err := k.NewAPI(t.Context(), func(ctx context.Context, _, address string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -145,13 +138,15 @@ machines:
 	kit.Must(t, err)
 	c := &kit.Cluster{API: api}
 	s.until("the master is Ready", func() error { return c.NodeReady("m1")(t.Context()) })
-	kit.Must(t, master.Yield(t.Context(), 2))
+	stop()
+	stop = s.serve(inventory, "--ipxe", ipxe)
+	defer stop()
 	worker := s.start("worker", workerIP, 3072)
 	s.until("both nodes are Ready", func() error { return c.NodesReady(2)(t.Context()) })
 	s.until("all pods run", func() error { return api.PodsReady(t.Context()) })
 	for m, script := range map[*boottest.Machine]string{
-		master: "findmnt -no SOURCE /var | grep -q /dev/vda && grep -q roothash= /proc/cmdline && ! test -e /dev/loop0",
-		worker: "findmnt -no FSTYPE /var | grep -qx tmpfs && dmsetup table root 2>/dev/null | grep -q verity || grep -q verity /sys/class/block/dm-0/dm/uuid /proc/mounts",
+		master: "findmnt -no SOURCE /var | grep -q /dev/vda && ! test -e /sys/block/loop0",
+		worker: "findmnt -no FSTYPE /var | grep -qx tmpfs && findmnt -no SOURCE / | grep -q /dev/dm- && test -e /sys/block/loop0/loop/backing_file",
 	} {
 		if _, err := m.Sh(t.Context(), script); err != nil {
 			t.Error(err)
@@ -162,6 +157,17 @@ machines:
 			t.Errorf("the server tells %q", secret)
 		}
 	}
+}
+
+// serve runs the server until it is stopped.
+func (s *site) serve(inventory string, more ...string) (stop func()) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run.Run(ctx, run.Cmd{Name: filepath.Join(s.Bin, "imgbuild"), Stderr: s, Args: append([]string{"serve", filepath.Join(s.Dir, "out"), "--inventory", inventory,
+			"--interface", "br0", "--dhcp", "full", "--range", "10.0.0.100-10.0.0.200"}, more...)})
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // start powers a machine on whose disk is empty. Its name is its interface's.

@@ -43,7 +43,7 @@ type Order struct {
 	URL    string `json:"url"`    // of the disk image, packed by zstd
 	SHA256 string `json:"sha256"` // of the disk image, hex
 	Size   int64  `json:"size"`   // of it, bytes
-	Report string `json:"report"` // who hears by a POST that the disk is written; empty: nobody
+	Done   string `json:"done"`   // URL that hears by a POST that the disk is written; empty: nobody
 }
 
 // Credentials that are the installer's, and not the installed machine's.
@@ -80,8 +80,8 @@ func (a *Installer) Run(ctx context.Context) error {
 	if err := a.stampDisk(ctx, in.Disk); err != nil {
 		return fmt.Errorf("writing the machine's settings to %s: %w", in.Disk, err)
 	}
-	if in.Report != "" {
-		if err := report(ctx, in.Report); err != nil {
+	if in.Done != "" {
+		if err := report(ctx, in.Done); err != nil {
 			a.tell("the server does not hear that it is done: %v", err)
 		}
 	}

@@ -76,7 +76,7 @@ func newSite(t *testing.T, raw, packed []byte) *site {
 	root := t.TempDir()
 	s.Installer = Installer{Root: root, Runner: s.m, Console: s.said, Credential: filepath.Join(root, "credentials")}
 	s.disk = filepath.Join(root, "dev/vda")
-	s.order = Order{Disk: "/dev/vda", URL: server.URL + "/w.raw.zst", SHA256: fmt.Sprintf("%x", sha256.Sum256(raw)), Size: int64(len(raw)), Report: server.URL + "/done"}
+	s.order = Order{Disk: "/dev/vda", URL: server.URL + "/w.raw.zst", SHA256: fmt.Sprintf("%x", sha256.Sum256(raw)), Size: int64(len(raw)), Done: server.URL + "/done"}
 	for file, text := range map[string]string{"dev/vda": strings.Repeat("old!", (len(raw)+4<<20)/4), "dev/vda1": "", "credentials/imgbuild.config": "the node's", "credentials/network.network.10-x": "[Match]", "credentials/imgbuild.var": "memory"} {
 		file = filepath.Join(root, file)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
