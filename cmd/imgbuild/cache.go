@@ -68,6 +68,9 @@ func newCacheCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if older < 0 {
+			return fault.New(fault.Usage, "--older %s: want a time that is over", older)
+		}
 		gone, err := s.Prune(repro.Now().Add(-older))
 		if err != nil {
 			return err

@@ -40,7 +40,10 @@ kubeadm's administrators may do what you bind to it:
 					return err
 				}
 			}
-			return writeSecret(cmd, out, data)
+			if err := writeSecret(cmd, out, data); err != nil || out == "" || out == "-" {
+				return err
+			}
+			return wrote(cmd, out)
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write, 0600 (default: standard output)")

@@ -46,7 +46,12 @@ What a spec cannot say is listed with its line, and nothing is written; with
 				}
 			}
 			if out != "" {
-				return whole.WriteFile(out, c.Spec, 0o644) // it goes into an image: no secret
+				if err := whole.WriteFile(out, c.Spec, 0o644); err != nil { // it goes into an image: no secret
+					return err
+				}
+				if !asJSON(cmd) {
+					return nil
+				}
 			}
 			return show(cmd, convertedView{c.Format, string(c.Spec), append([]string{}, lines...)}, func(w io.Writer) error {
 				_, err := w.Write(c.Spec)

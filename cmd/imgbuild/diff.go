@@ -26,7 +26,10 @@ Both are read as verify reads them, whatever their formats are.`,
 				return unreadable(err)
 			}
 			if page != "" {
-				return whole.Write(page, 0o644, func(w io.Writer) error { return d.WritePage(w, filepath.Base(args[0]), filepath.Base(args[1])) })
+				if err := whole.Write(page, 0o644, func(w io.Writer) error { return d.WritePage(w, filepath.Base(args[0]), filepath.Base(args[1])) }); err != nil {
+					return err
+				}
+				return wrote(cmd, page)
 			}
 			return show(cmd, d, func(w io.Writer) error { return printDiff(w, d) })
 		},

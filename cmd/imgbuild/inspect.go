@@ -67,7 +67,10 @@ func showSizes(cmd *cobra.Command, image, page string) error {
 		return unreadable(err)
 	}
 	if page != "" {
-		return whole.Write(page, 0o644, c.WritePage)
+		if err := whole.Write(page, 0o644, c.WritePage); err != nil {
+			return err
+		}
+		return wrote(cmd, page)
 	}
 	v := sizesView{Parts: c.Parts}
 	for _, e := range c.Largest(20) {

@@ -35,6 +35,6 @@ func execute(ctx context.Context, args []string) int {
 	if run.IsMissingTool(err) {
 		err = fault.Wrap(fault.Tool, err)
 	}
-	complain(root, err)
+	complain(root, args, err)
 	return fault.KindOf(err).ExitCode()
 }

@@ -35,6 +35,7 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 		return fault.New(fault.Usage, "%w; see `imgbuild --help`", err)
 	})
 	addForm(cmd)
+	cmd.SetVersionTemplate(`{{if eq (.Flag "output").Value.String "json"}}{"version": {{printf "%q" .Version}}}{{else}}imgbuild version {{.Version}}{{end}}` + "\n")
 	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
 		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newDiffCmd(), newBootCmd(), newClusterCmd(), newStatusCmd(), newStampCmd(), newServeCmd(), newConvertCmd(), newSchemaCmd(), newManCmd())
 	return cmd

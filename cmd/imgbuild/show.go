@@ -45,10 +45,26 @@ func show(cmd *cobra.Command, v any, text func(io.Writer) error) error {
 	return text(cmd.OutOrStdout())
 }
 
+// wrote says, in JSON alone, which file a command wrote: a person named it.
+func wrote(cmd *cobra.Command, file string) error {
+	return show(cmd, map[string]string{"file": file}, func(io.Writer) error { return nil })
+}
+
+// wantsJSON looks for --output json where cobra stopped before it, at a flag that it does
+// not know.
+func wantsJSON(args []string) bool {
+	for i, a := range args {
+		if a == "--output=json" || a == "--output" && i+1 < len(args) && args[i+1] == "json" {
+			return true
+		}
+	}
+	return false
+}
+
 // complain prints the error that ends the command to standard error.
-func complain(cmd *cobra.Command, err error) {
+func complain(cmd *cobra.Command, args []string, err error) {
 	kind := fault.KindOf(err)
-	if !asJSON(cmd) {
+	if !asJSON(cmd) && !wantsJSON(args) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "imgbuild:", err)
 		return
 	}

@@ -41,7 +41,10 @@ A copy holds secrets: it is for its owner alone (mode 0600), and for one machine
 				if o.Out == "" {
 					o.Out = args[0]
 				}
-				return stamp.Write(cmd.Context(), o.Image, o.Out, stamp.Stamp{})
+				if err := stamp.Write(cmd.Context(), o.Image, o.Out, stamp.Stamp{}); err != nil {
+					return err
+				}
+				return wrote(cmd, o.Out)
 			case o.Out == "":
 				return fault.New(fault.Usage, "say where the copy goes: -o FILE")
 			}
