@@ -10,6 +10,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/report"
 )
 
 // checkOutputs reads the outputs back before they get their names, and measures
@@ -62,7 +63,7 @@ func Complain(name string, r *verify.Report) error {
 	}
 	var lines []string
 	for _, f := range r.Findings {
-		lines = append(lines, name+": "+f.String())
+		lines = append(lines, report.Line(name+": "+f.String()))
 	}
 	return fault.New(fault.Verify, "%s", strings.Join(lines, "\n"))
 }
