@@ -74,11 +74,13 @@ func (s *site) cluster(t *testing.T) {
 	ready := func(name string) {
 		s.Until(t, limit, name+" is Ready", master, "kubectl get node capi-"+name+` -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}' | grep -qx True`)
 	}
-	ready("master") // this bootstrap is tried once: it needs processors that are free
+	ready("master")
+	const allRun = `kubectl get pods -A --no-headers | awk '$4 != "Running" {bad=1} END {exit bad}'`
+	s.Until(t, limit, "its pods run", master, allRun) // the worker's bootstrap is tried once: it needs processors that are free
 	worker := s.boot(t, "worker", workerIP, 2048)
 	s.Until(t, limit, "the worker's bootstrap has succeeded", worker, succeeded)
 	ready("worker")
-	s.Until(t, limit, "all pods run", master, `kubectl get pods -A --no-headers | awk '$4 != "Running" {bad=1} END {exit bad}'`)
+	s.Until(t, limit, "all pods run", master, allRun)
 	for role, m := range map[string]*boottest.Machine{"master": master, "worker": worker} {
 		var checks []boottest.Check
 		for _, c := range s.plans[role].Checks {

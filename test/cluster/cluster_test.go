@@ -310,34 +310,30 @@ func (s *suite) secrets(t *testing.T) {
 	sh(t, s.c.Worker, "! find /etc/kubernetes /var/lib/imgbuild -name '*.key' | grep .")
 }
 
-// coldBoot cuts the nodes off and boots them again, the worker on a larger disk:
-// they are who they were, what was changed in /etc is gone, nothing was
-// initialised anew, /var takes the space that came, and every check of the plans holds.
+// coldBoot powers the worker off and boots it again, on a larger disk: it is who it was,
+// what was changed in /etc is gone, nothing was initialised anew, /var takes the space that
+// came, and every check of the plans holds on both nodes. The master's power was cut before
+// (faults.BadDay), and test/ha cuts that of a member.
 func (s *suite) coldBoot(t *testing.T) {
 	const who = "cat /etc/machine-id; hostname; cat /var/lib/imgbuild/firstboot/journal.json | grep -v bootID; sha256sum /etc/kubernetes/pki/ca.crt; stat -c %i:%W /var/lib/kubelet/config.yaml"
-	before := map[string]string{}
-	for role, m := range s.nodes() {
-		before[role] = sh(t, m, who)
-		sh(t, m, "echo drift > /etc/drift; echo 'PermitRootLogin yes' >> /etc/passwd-drift; rm -f /etc/crictl.yaml; sync")
-	}
-	uids := sh(t, s.c.Master, "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}' | sort")
+	before := sh(t, s.c.Worker, who)
+	sh(t, s.c.Worker, "echo drift > /etc/drift; echo 'PermitRootLogin yes' >> /etc/passwd-drift; rm -f /etc/crictl.yaml; sync")
+	const nodes = "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}' | sort"
+	uids := sh(t, s.c.Master, nodes)
 	const size = "findmnt -bno SIZE /var"
 	was := sh(t, s.c.Worker, size)
-	must(t, s.c.Stop(t.Context()))
-	must(t, run.Run(t.Context(), run.Cmd{Name: "qemu-img", Args: []string{"resize", "-q", filepath.Join(s.c.Worker.Dir, "disk.qcow2"), "+4G"}}))
-	must(t, s.c.Start(context.WithoutCancel(t.Context()))) // the machines outlive this test
+	must(t, s.c.StopWorker(t.Context()))
+	must(t, run.Run(t.Context(), run.Cmd{Name: "qemu-img", Args: []string{"resize", "-q", filepath.Join(s.kit.Dir, "machines", "worker", "disk.qcow2"), "+4G"}}))
 	ctx := limited(t, limit)
-	must(t, s.c.WaitReady(ctx))
-	for role, m := range s.nodes() {
-		// The API still says what was true before the cut: wait for the pod network itself.
-		_, err := m.Until(ctx, 5*time.Second, "test -s /run/flannel/subnet.env && test -e /sys/class/net/flannel.1 && crictl info >/dev/null")
-		must(t, err)
-		if after := sh(t, m, who); after != before[role] {
-			t.Errorf("%s was\n%s\nand is\n%s", role, before[role], after)
-		}
-		sh(t, m, "test ! -e /etc/drift && test ! -e /etc/passwd-drift && test -e /etc/crictl.yaml")
+	must(t, s.c.WaitReady(ctx)) // which powers it on
+	// The API still says what was true before: wait for the pod network itself.
+	_, err := s.c.Worker.Until(ctx, 5*time.Second, "test -s /run/flannel/subnet.env && test -e /sys/class/net/flannel.1 && crictl info >/dev/null")
+	must(t, err)
+	if after := sh(t, s.c.Worker, who); after != before {
+		t.Errorf("the worker was\n%s\nand is\n%s", before, after)
 	}
-	if after := sh(t, s.c.Master, "kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}' | sort"); after != uids {
+	sh(t, s.c.Worker, "test ! -e /etc/drift && test ! -e /etc/passwd-drift && test -e /etc/crictl.yaml")
+	if after := sh(t, s.c.Master, nodes); after != uids {
 		t.Errorf("nodes were\n%s\nand are\n%s", uids, after)
 	}
 	sh(t, s.c.Worker, "test $("+size+") -gt $(("+strings.TrimSpace(was)+" + (3 << 30)))")

@@ -111,10 +111,10 @@ func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, e
 	return c, err
 }
 
-// Start boots the master from the disk that it has. The worker comes when that is Ready
+// Start boots the master. The worker comes when that is Ready
 // (WaitReady, Watch): emulated on few processors, the two would starve each other's API.
 func (c *Cluster) Start(ctx context.Context) (err error) {
-	c.started, c.Worker = repro.Now(), nil
+	c.started = repro.Now()
 	c.Master, err = c.boot(ctx, "master", MasterIP, 4096, 2, "smbios")
 	return err
 }
@@ -171,18 +171,27 @@ const stopLimit = 10 * time.Minute
 
 // Stop powers both nodes off, cleanly, side by side.
 func (c *Cluster) Stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stopLimit)
-	defer cancel()
 	var group errgroup.Group
 	for _, m := range []*boottest.Machine{c.Worker, c.Master} {
-		group.Go(func() error {
-			if err := m.PowerOff(ctx); err != nil {
-				return fmt.Errorf("stopping %s: %w\n%s", m.Name, err, m.Tail(15))
-			}
-			return nil
-		})
+		group.Go(func() error { return powerOff(ctx, m) })
 	}
 	return group.Wait()
+}
+
+// StopWorker powers the worker off, cleanly; WaitReady powers it on again.
+func (c *Cluster) StopWorker(ctx context.Context) error {
+	err := powerOff(ctx, c.Worker)
+	c.started, c.Worker = repro.Now(), nil
+	return err
+}
+
+func powerOff(ctx context.Context, m *boottest.Machine) error {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	if err := m.PowerOff(ctx); err != nil {
+		return fmt.Errorf("stopping %s: %w\n%s", m.Name, err, m.Tail(15))
+	}
+	return nil
 }
 
 // Close ends the machines and the network.
