@@ -26,7 +26,6 @@ demo: tools build ## build a master and a worker, boot both in QEMU, show the cl
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
 	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|faults|ha|hosts|netboot)$$')
-	$(GO) test -timeout 40m ./test/clones # two machines, and a copy of one; 20 by make clones
 	$(GO) test ./test/faults # its page; a hundred and fifty power cuts by make faults
 	$(GO) test -timeout 80m ./test/cluster # last and alone: its nodes need every core
 

@@ -186,7 +186,7 @@ func (b *bench) copied(t *testing.T, of string) {
 // report is the page.
 func report(seen map[string]map[string]int) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# One image, many machines\n\n`make clones` wrote this; `make test` boots two. One worker's image, booted %d times in QEMU, each time as a new\nmachine with one and the same node config.\n\n| what must be the machine's own | boots | distinct |\n|---|---|---|\n", *boots)
+	fmt.Fprintf(&b, "# One image, many machines\n\n`make clones` wrote this. One worker's image, booted %d times in QEMU, each time as a new\nmachine with one and the same node config.\n\n| what must be the machine's own | boots | distinct |\n|---|---|---|\n", *boots)
 	for _, id := range identities {
 		fmt.Fprintf(&b, "| %s | %d | %d |\n", id.name, *boots, len(seen[id.name]))
 	}
