@@ -73,6 +73,7 @@ generate: ## write the generated documents anew
 	$(GO) test ./builder/spec -update
 	$(GO) test ./builder/component -run TestPage -update
 	$(GO) test ./builder/plan -update
+	$(GO) test ./builder/host -update
 	$(GO) test ./builder/verify -update
 	$(GO) test ./cmd/imgbuild -update
 

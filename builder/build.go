@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/imgbuild/imgbuild/builder/assemble"
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/host"
 	"github.com/imgbuild/imgbuild/builder/lock"
@@ -231,6 +232,9 @@ func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tool
 	defer o.Report.Stage("laying out the root file system")()
 	l := &laid{root: g.base}
 	if l.kernel, err = rootfs.Seal(l.root); err != nil {
+		return nil, err
+	}
+	if err := rootfs.LeaveOut(l.root, p, l.kernel.Release, assemble.Modules()); err != nil {
 		return nil, err
 	}
 	if err := rootfs.Apply(l.root, p, g.parts); err != nil {

@@ -141,7 +141,7 @@ func writeOutput(ctx context.Context, o Options, format output.Format, from *out
 		return err
 	}
 	if info, err := os.Stat(file); err == nil && format.Limit > 0 && info.Size() > format.Limit {
-		o.Report.Note("%s has %d bytes, and some clouds take %d: build with --set output.compress=true (cloud-init), or have a short config point to it by a URL with its digest (ignition.config.replace, #include)", filepath.Base(file), info.Size(), format.Limit)
+		o.Report.Note("%s has %d bytes, and some clouds take %d: build with --compress (cloud-init), or have a short config point to it by a URL with its digest (ignition.config.replace, #include)", filepath.Base(file), info.Size(), format.Limit)
 	}
 	return nil
 }

@@ -35,6 +35,8 @@ want /usr/lib/ipxe/snponly.efi ipxe
 want softhsm2-util softhsm2
 want pkcs11-tool opensc
 want e2fsck e2fsprogs
+want modprobe kmod
+want chromium-headless-shell chromium-headless-shell
 want shellcheck shellcheck
 want virt-xml-validate libvirt-clients
 want xmllint libxml2-utils

@@ -28,6 +28,9 @@ var storageModules = []string{
 	"xhci_pci", "ehci_pci", "uas", "usb_storage", "vmd", "gve",
 }
 
+// Modules names what an initrd takes where the kernel has it, besides what that depends on.
+func Modules() []string { return append(slices.Clone(alwaysModules), storageModules...) }
+
 // Initrd packs the initial RAM disk (cpio newc, zstd) for the kernel release in
 // the tree: the given init, the storage drivers with what they depend on, and
 // their aliases.
@@ -41,7 +44,7 @@ func Initrd(root *tree.Tree, release string, init []byte) ([]byte, error) {
 			return nil, fmt.Errorf("kernel %s has no module %s, which every node needs to find its root", release, name)
 		}
 	}
-	order, err := k.closure(append(slices.Clone(alwaysModules), storageModules...))
+	order, err := k.closure(Modules())
 	if err != nil {
 		return nil, err
 	}

@@ -15,9 +15,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/rootfs"
+	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/kmod"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/tree"
+	"github.com/imgbuild/imgbuild/profiles"
 )
 
 const release = "6.12.1"
@@ -169,5 +174,57 @@ func TestInitrdReference(t *testing.T) {
 	slices.Sort(got)
 	if d := cmp.Diff(slices.Sorted(maps.Keys(unpack(t, packed))), got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestNothingNeededIsLeftOut puts every module that a node of any kind loads at boot, or
+// that an initrd takes, into a folder that is left out whole: it stays.
+func TestNothingNeededIsLeftOut(t *testing.T) {
+	for name, sets := range map[string][]string{"worker": nil, "master": {"boot.modules=snd_dummy"}, "calico": {"cni.name=calico", "cni.backend=ipip"}} {
+		role := map[bool]string{true: name, false: "worker"}[name == "master"]
+		if name == "calico" {
+			sets = append(sets, "cni.manifest.file=x.yaml", "cni.manifest.sha256="+strings.Repeat("0", 64))
+		}
+		n, found := spec.Load(spec.Input{Role: role, Profiles: profiles.Files, Sets: sets})
+		if n == nil || found.Err() != nil {
+			t.Fatal(found)
+		}
+		p, err := plan.Make(n, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		need := Modules()
+		for _, f := range p.Files {
+			if strings.HasPrefix(f.Path, "/usr/lib/modules-load.d/") {
+				need = append(need, strings.Fields(f.Text)...)
+			}
+		}
+		if len(need) < 40 {
+			t.Errorf("only %d modules are needed", len(need))
+		}
+		files := modules()
+		index, err := kmod.Write(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"dep", "alias", "symbols"} {
+			files["modules."+name+".bin"] = string(index)
+		}
+		files["modules.dep"] = "kernel/sound/not_needed.ko.xz:\n"
+		for _, name := range need {
+			files["modules.dep"] += "kernel/drivers/staging/" + name + ".ko.xz:\n"
+		}
+		root := kernelTree(t, files)
+		if err := rootfs.LeaveOut(root, p, release, Modules()); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := root.Get("usr/lib/modules/" + release + "/kernel/sound"); ok {
+			t.Error("what is not needed is not left out")
+		}
+		for _, module := range need {
+			if _, ok := root.Get("usr/lib/modules/" + release + "/kernel/drivers/staging/" + module + ".ko.xz"); !ok {
+				t.Errorf("%s: %s is left out", name, module)
+			}
+		}
 	}
 }

@@ -20,6 +20,7 @@ type podNetwork struct {
 	Tunnels  []string             // those whose MAC address is told to other nodes, and must stay
 	RPFilter string               // net.ipv4.conf.{all,default}.rp_filter
 	Sysctls  map[string]string
+	Plugins  []string // of the base's package that it uses, or that containerd does; none: any
 }
 
 // transport is how packets travel between the nodes.
@@ -44,6 +45,7 @@ var podNetworks = map[string]podNetwork{
 		},
 		Pods: []string{"cni0"}, Links: []string{"cni*", "flannel*"}, Tunnels: []string{"flannel*"},
 		RPFilter: "2", // it routes symmetrically, so loose costs nothing
+		Plugins:  []string{"bridge", "host-local", "loopback", "portmap"},
 	},
 	"calico": {
 		Backends: map[string]transport{
@@ -54,6 +56,7 @@ var podNetworks = map[string]podNetwork{
 		Ports: []Port{{"tcp", 5473, 5473, "Calico Typha"}}, Secret: Port{"udp", 51820, 51821, "Calico WireGuard"},
 		Pods: []string{"cali*"}, Links: []string{"cali*", "tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali"},
 		Tunnels: []string{"vxlan.calico", "vxlan-v6.calico"}, RPFilter: "0", // Felix refuses 2, and sets 1 on its own links
+		Plugins: []string{"bandwidth", "host-local", "loopback", "portmap"}, // its installer brings them, too
 	},
 	"cilium": {
 		Backends: map[string]transport{
@@ -66,6 +69,7 @@ var podNetworks = map[string]podNetwork{
 		Pods:   []string{"lxc*", "cilium_host", "cilium_net"}, Links: []string{"cilium_*", "lxc*"}, Tunnels: []string{"cilium_vxlan", "cilium_geneve"}, RPFilter: "0",
 		// systemd's own 50-default.conf names every link, and would win over "default".
 		Sysctls: map[string]string{"net.ipv4.conf.lxc*.rp_filter": "0", "net.ipv4.conf.cilium_*.rp_filter": "0"},
+		Plugins: []string{"loopback", "portmap"},
 	},
 	"none": {RPFilter: "0"}, // what the cluster brings may route as it likes
 }

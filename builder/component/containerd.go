@@ -21,7 +21,7 @@ func containerd() Component {
 				w.Packages = append(w.Packages, "containerd")
 				return w
 			}
-			for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+			for _, name := range programsOf(n) {
 				w.Requests = append(w.Requests, lock.Request{Kind: lock.KindPart, Name: name, Version: n.Containerd.Version, Source: n.Containerd.Source})
 			}
 			return w
@@ -39,7 +39,7 @@ func containerd() Component {
 				},
 			}
 			if n.Containerd.Source != "base" {
-				for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+				for _, name := range programsOf(n) {
 					a.Files = append(a.Files, File{Path: "/usr/bin/" + name, Mode: 0o755, Part: name})
 				}
 			}
@@ -48,10 +48,22 @@ func containerd() Component {
 	}
 }
 
+// programsOf are containerd's own programs on a node.
+func programsOf(n *spec.Node) []string {
+	if leavesOut(n, keepCtr) {
+		return []string{"containerd", "containerd-shim-runc-v2"}
+	}
+	return []string{"containerd", "containerd-shim-runc-v2", "ctr"}
+}
+
 // pluginsOf are the CNI plugins that /opt/cni/bin starts with.
 func pluginsOf(n *spec.Node) []string {
-	if n.CNI.Name == "flannel" {
-		return append([]string{"flannel"}, cniPlugins...)
+	plugins := cniPlugins
+	if used := podNetworks[n.CNI.Name].Plugins; len(used) > 0 && leavesOut(n, keepPlugins) {
+		plugins = used
 	}
-	return cniPlugins
+	if n.CNI.Name == "flannel" {
+		return append([]string{"flannel"}, plugins...)
+	}
+	return plugins
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/spec"
 )
 
-var update = flag.Bool("update", false, "write docs/firewall.md anew")
+var update = flag.Bool("update", false, "write docs/firewall.md and the table in docs/contents.md anew")
 
 // TestPage holds docs/firewall.md against the tables, and against what TestStranger
 // last saw.
@@ -41,6 +41,35 @@ func TestPage(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(got), want); diff != "" {
 		t.Errorf("docs/firewall.md is old; run make generate (-page +tables):\n%s", diff)
+	}
+}
+
+// TestPageLeftOut holds the table in docs/contents.md against that of what is left out.
+func TestPageLeftOut(t *testing.T) {
+	const page, begin, end = "../../docs/contents.md", "<!-- left out -->\n", "<!-- /left out -->\n"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok1 := strings.Cut(string(text), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok1 || !ok2 {
+		t.Fatalf("%s has no place for the table", page)
+	}
+	var b strings.Builder
+	b.WriteString("| keep | what is left out without it |\n|---|---|\n")
+	for _, l := range leftOuts {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", l.Name, l.What)
+	}
+	want := before + begin + b.String() + end + after
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text = []byte(want)
+	}
+	if diff := cmp.Diff(string(text), want); diff != "" {
+		t.Errorf("docs/contents.md is old; run make generate (-page +tables):\n%s", diff)
 	}
 }
 

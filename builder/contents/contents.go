@@ -50,8 +50,10 @@ type Contents struct {
 	Report  *verify.Report
 	Parts   []*Part // the largest first
 	Entries map[string]Entry
-	Sysctls map[string]string
-	Ports   []string // rules of the packet filter that let something in
+	// Packages that are installed, as dpkg says it, with their versions: one may have no file left.
+	Packages map[string]string
+	Sysctls  map[string]string
+	Ports    []string // rules of the packet filter that let something in
 }
 
 // Read reads an image. One that is not sound is an error.
@@ -84,7 +86,7 @@ func (c *Contents) read(root fs.FS) (err error) {
 	if c.Sysctls, err = verify.Sysctls(root); err != nil {
 		return err
 	}
-	owners, err := packages(root)
+	owners, err := c.packages(root)
 	if err != nil {
 		return err
 	}
@@ -120,10 +122,15 @@ func (c *Contents) read(root fs.FS) (err error) {
 	for p := range parts {
 		c.Parts = append(c.Parts, p)
 	}
-	slices.SortFunc(c.Parts, func(a, b *Part) int {
+	sortParts(c.Parts)
+	return errors.Join(err, c.readPorts(root))
+}
+
+// sortParts puts the largest first.
+func sortParts(parts []*Part) {
+	slices.SortFunc(parts, func(a, b *Part) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Kind+a.Name, b.Kind+b.Name))
 	})
-	return errors.Join(err, c.readPorts(root))
 }
 
 func entry(root fs.FS, p string, d fs.DirEntry) (Entry, error) {
@@ -144,7 +151,8 @@ func entry(root fs.FS, p string, d fs.DirEntry) (Entry, error) {
 }
 
 // packages says which package brought what, by dpkg's own lists.
-func packages(root fs.FS) (map[string]*Part, error) {
+func (c *Contents) packages(root fs.FS) (map[string]*Part, error) {
+	c.Packages = map[string]string{}
 	text, err := fs.ReadFile(root, dpkgDir+"/status")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // a base without dpkg
@@ -164,7 +172,7 @@ func packages(root fs.FS) (map[string]*Part, error) {
 			}
 		}
 		if p.Name != "" {
-			by[p.Name] = p
+			by[p.Name], c.Packages[p.Name] = p, p.Version
 		}
 	}
 	lists, err := fs.Glob(root, dpkgDir+"/info/*.list")

@@ -23,7 +23,8 @@ func root() fstest.MapFS {
 	return fstest.MapFS{
 		dpkgDir + "/status":                      file("Package: bash\nStatus: install ok installed\nVersion: 5.2\n\nPackage: libc6\nVersion: 2.41\n"),
 		dpkgDir + "/info/bash.list":              file("/.\n/bin\n/bin/bash\n/etc/bash.bashrc\n"),
-		dpkgDir + "/info/libc6:amd64.list":       file("/usr/lib/libc.so.6\n"),
+		dpkgDir + "/info/libc6:amd64.list":       file("/usr/lib/libc.so.6\n/usr/lib/gconv\n/usr/lib/gconv/KOI8.so\n"),
+		"usr/lib/gconv/KOI8.so":                  file("KOI-8"),
 		"usr/bin/bash":                           file(strings.Repeat("b", 3000)),
 		"usr/bin/kubelet":                        {Data: make([]byte, 2<<20), Mode: 0o755},
 		"usr/lib/libc.so.6":                      file("libc"),
@@ -76,8 +77,9 @@ func TestDiff(t *testing.T) {
 	after["usr/lib/sysctl.d/10-imgbuild.conf"] = &fstest.MapFile{Data: []byte("net.ipv4.ip_forward = 1\n"), Mode: 0o644}
 	after["etc/imgbuild/firewall.nft"] = &fstest.MapFile{Data: []byte("tcp dport 22 accept\ntcp dport 10250 accept\n"), Mode: 0o644}
 	after["etc/localtime"] = &fstest.MapFile{Data: []byte("/usr/share/zoneinfo/Asia/Tokyo"), Mode: fs.ModeSymlink | 0o777}
+	delete(after, "usr/lib/gconv/KOI8.so") // left out of a package that stays
 	a, b := contentsOf(t, before), contentsOf(t, after)
-	d := &Diff{Packages: changes(versions(a), versions(b)), Sysctls: changes(a.Sysctls, b.Sysctls), Ports: changes(set(a.Ports), set(b.Ports))}
+	d := &Diff{Packages: changes(a.Packages, b.Packages), Sysctls: changes(a.Sysctls, b.Sysctls), Ports: changes(set(a.Ports), set(b.Ports))}
 	if err := d.files(t.Context(), a, b, before, after); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +90,7 @@ func TestDiff(t *testing.T) {
 		Sysctls:  []Change{{"vm.swappiness", "0", ""}},
 		Ports:    []Change{{"tcp dport 22 accept", "", "open"}},
 		Files: []Change{{"/etc/imgbuild/firewall.nft", "-rw-r--r-- 71 B", "-rw-r--r-- 43 B"}, {"/etc/localtime", "→ /usr/share/zoneinfo/UTC", "→ /usr/share/zoneinfo/Asia/Tokyo"},
-			{"/usr/lib/libc.so.6", "-rw-r--r-- 4 B", "-rw-r--r-- 4 B, another content"}, {"/usr/lib/sysctl.d/10-imgbuild.conf", "-rw-r--r-- 42 B", "-rw-r--r-- 24 B"}},
+			{"/usr/lib/gconv/KOI8.so", "-rw-r--r-- 5 B", ""}, {"/usr/lib/libc.so.6", "-rw-r--r-- 4 B", "-rw-r--r-- 4 B, another content"}, {"/usr/lib/sysctl.d/10-imgbuild.conf", "-rw-r--r-- 42 B", "-rw-r--r-- 24 B"}},
 	}
 	if diff := cmp.Diff(want, d); diff != "" {
 		t.Error(diff)
@@ -114,7 +116,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("the page has %q", bad)
 		}
 	}
-	if !strings.Contains(text, `<div class="program" style="left:0.000%;top:0.000%;`) {
+	if !strings.Contains(text, `<div class="program" data-bytes="2097152" style="left:0.000%;top:0.000%;`) {
 		t.Error("no map")
 	}
 	d := xml.NewDecoder(strings.NewReader(text))

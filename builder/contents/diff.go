@@ -72,7 +72,7 @@ func Compare(ctx context.Context, before, after string) (*Diff, error) {
 		return nil, err
 	}
 	d.Image = changes(facts(a), facts(b))
-	d.Packages = changes(versions(a), versions(b))
+	d.Packages = changes(a.Packages, b.Packages)
 	d.Sysctls = changes(a.Sysctls, b.Sysctls)
 	d.Ports = changes(set(a.Ports), set(b.Ports))
 	return d, nil
@@ -102,16 +102,6 @@ func withoutHash(cmdline string) string {
 		}
 	}
 	return strings.Join(words, " ")
-}
-
-func versions(c *Contents) map[string]string {
-	out := map[string]string{}
-	for _, p := range c.Parts {
-		if p.Kind == Package {
-			out[p.Name] = p.Version
-		}
-	}
-	return out
 }
 
 func set(lines []string) map[string]string {
@@ -168,7 +158,8 @@ func (d *Diff) files(ctx context.Context, a, b *Contents, aRoot, bRoot fs.FS) er
 		}
 		owner := cmp.Or(y.Owner, x.Owner)
 		switch {
-		case owner.Kind == Images, owner.Kind == Package && moved(x, y), strings.HasPrefix(p, dpkgDir):
+		case owner.Kind == Images, owner.Kind == Package && moved(a, b, owner), strings.HasPrefix(p, dpkgDir):
+		case owner.Kind == Package && (inA != inB) && cmp.Or(x.Mode, y.Mode).IsDir(): // what was in it says it all
 		case unitForm.MatchString(p):
 			d.Units = append(d.Units, c)
 		case owner.Kind == Program:
@@ -180,10 +171,8 @@ func (d *Diff) files(ctx context.Context, a, b *Contents, aRoot, bRoot fs.FS) er
 	return nil
 }
 
-// moved says whether a package's file comes or goes, or its package has another version.
-func moved(x, y Entry) bool {
-	return x.Owner == nil || y.Owner == nil || x.Owner.Version != y.Owner.Version
-}
+// moved says whether a package comes or goes, or has another version.
+func moved(a, b *Contents, owner *Part) bool { return a.Packages[owner.Name] != b.Packages[owner.Name] }
 
 func describe(e Entry) string {
 	switch {

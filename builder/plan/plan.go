@@ -20,22 +20,23 @@ import (
 
 // Plan is everything that a build does, decided.
 type Plan struct {
-	ID         string            `json:"id"` // sha256, in hex, of all that follows
-	Role       string            `json:"role"`
-	Arch       string            `json:"arch"`
-	Spec       *spec.Node        `json:"spec"`
-	Inputs     []lock.Pin        `json:"inputs"`
-	Tools      map[string]string `json:"tools"` // imgbuild's own executables on the node: name → sha256
-	Components []string          `json:"components"`
-	Files      []component.File  `json:"files"` // sorted by path
-	Units      Units             `json:"units"`
-	Users      []component.User  `json:"users,omitempty"`
-	Ports      []component.Port  `json:"ports"`
-	Images     []string          `json:"images"`  // on board, name:tag
-	Cmdline    []string          `json:"cmdline"` // without the root hash, which the root decides
-	Disk       Disk              `json:"disk"`
-	Outputs    []Output          `json:"outputs"`
-	Checks     []component.Check `json:"checks"`
+	ID         string              `json:"id"` // sha256, in hex, of all that follows
+	Role       string              `json:"role"`
+	Arch       string              `json:"arch"`
+	Spec       *spec.Node          `json:"spec"`
+	Inputs     []lock.Pin          `json:"inputs"`
+	Tools      map[string]string   `json:"tools"` // imgbuild's own executables on the node: name → sha256
+	Components []string            `json:"components"`
+	Files      []component.File    `json:"files"` // sorted by path
+	Units      Units               `json:"units"`
+	Users      []component.User    `json:"users,omitempty"`
+	Ports      []component.Port    `json:"ports"`
+	Images     []string            `json:"images"`            // on board, name:tag
+	LeftOut    []component.LeftOut `json:"leftOut,omitempty"` // of what the base brings
+	Cmdline    []string            `json:"cmdline"`           // without the root hash, which the root decides
+	Disk       Disk                `json:"disk"`
+	Outputs    []Output            `json:"outputs"`
+	Checks     []component.Check   `json:"checks"`
 }
 
 // Units is what systemd starts and never starts.
@@ -89,7 +90,7 @@ func Ask(n *spec.Node) []lock.Request {
 
 // Make decides. Tools are the digests of imgbuild's own executables that go on the node.
 func Make(n *spec.Node, pins []lock.Pin, tools map[string]string) (*Plan, error) {
-	p := &Plan{Role: n.Role, Arch: n.Arch, Spec: n, Inputs: pins, Tools: tools,
+	p := &Plan{Role: n.Role, Arch: n.Arch, Spec: n, Inputs: pins, Tools: tools, LeftOut: component.LeftOuts(n),
 		Disk: Disk{ESPSize: espSize, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
 	facts := factsOf(pins)
 	p.Images = facts.Images

@@ -163,6 +163,10 @@ var badValue = []badCase{
 		want: `node.yaml:4:14: base.packages[0]: "a%i" is not a Debian package name; use lower-case letters, digits and + - . (at least two)`},
 	{name: "package", document: "base:\n  packages: [Vim]\n",
 		want: `node.yaml:4:14: base.packages[0]: "Vim" is not a Debian package name; use lower-case letters, digits and + - . (at least two)`},
+	{name: "to keep", document: "keep: [module, ctr, ctr]\n",
+		want: `
+node.yaml:3:8: keep[0]: "module" is not known; did you mean "modules"? known: modules, hwdb, gconv, perl, cni-plugins or ctr
+node.yaml:3:21: keep[2]: "ctr" is there twice; remove one of them`},
 	{name: "words of the image", document: "boot:\n  cmdline: [root=/dev/sda, console=ttyS1]\n",
 		want: `
 node.yaml:4:13: boot.cmdline[0]: "root" is decided by the image; remove it

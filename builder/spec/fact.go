@@ -45,6 +45,7 @@ var (
 	formats           = []string{"raw", "qcow2", "raw.zst", "raw.gz", "vmdk", "ova", "vhd", "vhdx", "gce", "containerdisk", "netboot", "ignition", "butane", "cloud-init", "nocloud", "nocloud-fat", "sysext", "sysext-tar", "sysext-images"}
 	bootstraps        = []string{"imgbuild", "cluster-api"}
 	hosts             = []string{"debian", "flatcar", "fcos"}
+	keeps             = []string{"modules", "hwdb", "gconv", "perl", "cni-plugins", "ctr"}
 )
 
 // configs are the formats that make a node of a host.
@@ -103,6 +104,9 @@ func anyBackend() (out []string) {
 	}
 	return out
 }
+
+// Keeps returns what spec key keep knows.
+func Keeps() []string { return append([]string(nil), keeps...) }
 
 // Roles returns the roles that a node can have.
 func Roles() []string { return append([]string(nil), roles...) }

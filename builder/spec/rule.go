@@ -97,6 +97,8 @@ var rules = map[string]rule{
 	"users[].shell":               {Pattern: `^(/[A-Za-z0-9._+-]+)+$`, Want: "the path of a shell", Hint: `write it as "/bin/bash"`},
 	"users[].sshAuthorizedKeys[]": {Pattern: `^(ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/=]+( [A-Za-z0-9._@:/ +-]*)?$`, Want: "a public SSH key", Hint: "write the one line of a .pub file, without options", Max: 8192},
 
+	"keep[]": {Enum: keeps},
+
 	"disk.varSize":     {Pattern: `^[1-9][0-9]{0,5}(Mi|Gi|Ti)$`, Want: "a size", Hint: `write it as "4Gi" or "512Mi"`},
 	"host.os":          {Enum: hosts},
 	"host.release":     {Pattern: `^[0-9]+(\.[0-9]+)*$`, Want: "a release", Hint: `write it as "3185.0.0"`},

@@ -53,6 +53,8 @@ type Node struct {
 	Units []Unit `json:"units,omitempty"`
 	// People and services with an account of their own. Nobody has a password.
 	Users []User `json:"users,omitempty"`
+	// What a node is built without unless it stands here: modules (of the kernel), hwdb, gconv, perl, cni-plugins, ctr.
+	Keep []string `json:"keep,omitempty"`
 	// Room on the disk.
 	Disk Disk `json:"disk"`
 	// Who reads a config, for the formats that are one.
@@ -236,7 +238,7 @@ type Host struct {
 type Output struct {
 	// Formats of a disk: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk; netboot for network boot. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, sysext and sysext-images, the payloads that these name, and sysext-tar.
 	Formats []string `json:"formats,omitempty"`
-	// Whether formats that can be compressed are.
+	// Whether qcow2 has zstd clusters (QEMU 5.1 and newer read them), and a cloud-init config is gzip.
 	Compress bool `json:"compress"`
 	// File name without its ending. Left out: the role.
 	Name string `json:"name,omitempty"`

@@ -353,7 +353,7 @@ func (c *checker) twice() {
 		values     []string
 	}{
 		{"base.packages", "", c.n.Base.Packages}, {"firewall.allow", "", c.n.Firewall.Allow},
-		{"boot.modules", "", c.n.Boot.Modules}, {"boot.console", "", c.n.Boot.Console},
+		{"boot.modules", "", c.n.Boot.Modules}, {"keep", "", c.n.Keep}, {"boot.console", "", c.n.Boot.Console},
 		{"files", ".path", paths}, {"units", ".name", units}, {"users", ".name", users}, {"users", ".uid", numbers}, {"output.formats", "", c.n.Output.Formats},
 	} {
 		seen := map[string]bool{}

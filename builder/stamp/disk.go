@@ -8,12 +8,11 @@ import (
 	"path"
 	"strings"
 
-	"github.com/lima-vm/go-qcow2reader"
-
 	"github.com/imgbuild/imgbuild/internal/esp"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/gpt"
 	"github.com/imgbuild/imgbuild/internal/qcow2"
+	"github.com/imgbuild/imgbuild/internal/qcowview"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -45,14 +44,12 @@ func open(f *os.File) (*disk, error) {
 		d.qcow2 = string(magic) == "QFI\xfb"
 	}
 	if d.qcow2 {
-		if err := qcow2.Plain(f); err != nil { // before a backing file is looked for
+		if err := qcow2.Plain(f); err != nil {
 			return nil, fault.Wrap(fault.Verify, err)
 		}
-		img, err := qcow2reader.Open(f)
-		if err != nil {
+		if whole, size, err = qcowview.Open(f); err != nil {
 			return nil, fault.Wrap(fault.Verify, err)
 		}
-		whole, size = img, img.Size()
 	}
 	table, err := gpt.Read(io.NewSectionReader(whole, 0, size))
 	if err != nil {

@@ -11,14 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lima-vm/go-qcow2reader"
-
 	"github.com/imgbuild/imgbuild/internal/disktest"
 	"github.com/imgbuild/imgbuild/internal/esp"
 	"github.com/imgbuild/imgbuild/internal/gpt"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
 	"github.com/imgbuild/imgbuild/internal/pe"
 	"github.com/imgbuild/imgbuild/internal/qcow2"
+	"github.com/imgbuild/imgbuild/internal/qcowview"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -80,9 +79,9 @@ func digest(t testing.TB, image string) string {
 	defer f.Close()
 	h, r := sha256.New(), io.Reader(f)
 	if strings.HasSuffix(image, "qcow2") {
-		img, err := qcow2reader.Open(f)
+		img, size, err := qcowview.Open(f)
 		must(t, err)
-		r = io.NewSectionReader(img, 0, img.Size())
+		r = io.NewSectionReader(img, 0, size)
 	}
 	_, err = io.Copy(h, r)
 	must(t, err)

@@ -2,14 +2,12 @@ package verify
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 
-	"github.com/lima-vm/go-qcow2reader"
+	"github.com/imgbuild/imgbuild/internal/qcowview"
 )
 
 // opened is a disk to read, in whatever file it came.
@@ -100,18 +98,4 @@ func open(ctx context.Context, f *os.File) (*opened, error) {
 // maxDisk bounds what an image may claim to be the size of, in bytes.
 const maxDisk = 1 << 42
 
-// openQcow2 refuses an image with a backing file, so that nothing but the file itself is read.
-func openQcow2(f io.ReaderAt, _ int64) (io.ReaderAt, int64, error) {
-	header := make([]byte, 20)
-	if err := readAt(f, header, 0); err != nil {
-		return nil, 0, err
-	}
-	if binary.BigEndian.Uint64(header[8:]) != 0 {
-		return nil, 0, errors.New("the image has a backing file: give one that stands alone")
-	}
-	img, err := qcow2reader.Open(f)
-	if err != nil {
-		return nil, 0, err
-	}
-	return img, img.Size(), img.Readable()
-}
+func openQcow2(f io.ReaderAt, _ int64) (io.ReaderAt, int64, error) { return qcowview.Open(f) }

@@ -151,6 +151,9 @@ func (p *replay) modules() error {
 		for line := range strings.Lines(string(text)) {
 			name, _, _ := strings.Cut(path.Base(strings.TrimSpace(strings.SplitN(line, ":", 2)[0])), ".ko")
 			have[strings.ReplaceAll(name, "-", "_")] = true
+			if list == "modules.dep" {
+				p.depends(line)
+			}
 		}
 	}
 	const file = "usr/lib/modules-load.d/imgbuild.conf"
@@ -164,6 +167,15 @@ func (p *replay) modules() error {
 		}
 	}
 	return nil
+}
+
+// depends wants the files of a line of modules.dep to be there: the module and what it depends on.
+func (p *replay) depends(line string) {
+	for file := range strings.FieldsSeq(strings.Replace(line, ":", " ", 1)) {
+		if _, err := fs.Stat(p.fsys, path.Join("usr/lib/modules", p.Kernel, file)); err != nil {
+			p.say("modules", path.Join("usr/lib/modules", p.Kernel, "modules.dep"), "%s is not there, and modprobe is told so", file)
+		}
+	}
 }
 
 // settings are kubeadm's FileContent checks and the kubelet's protectKernelDefaults.

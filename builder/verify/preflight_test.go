@@ -126,6 +126,7 @@ func TestPreflight(t *testing.T) {
 		"no kernel config":           {remove("usr/lib/modules/6.12.1/config"), "kernel usr/lib/modules/6.12.1/config"},
 		"kernel option":              {set("usr/lib/modules/6.12.1/config", strings.ReplaceAll(config, "CONFIG_MEMCG=y\n", "")), "kernel usr/lib/modules/6.12.1/config"},
 		"module that is not there":   {set("usr/lib/modules-load.d/imgbuild.conf", "overlay\nbr_netfilter\n"), "modules usr/lib/modules-load.d/imgbuild.conf"},
+		"module without its file":    {set("usr/lib/modules/6.12.1/modules.dep", "k/dm-verity.ko: k/gone.ko\n"), "modules usr/lib/modules/6.12.1/modules.dep"},
 		"setting overridden":         {set("etc/sysctl.d/99-mine.conf", "net.ipv4.ip_forward=0\n"), "settings net.ipv4.ip_forward"},
 		"settings hidden":            {set("etc/sysctl.d/90-imgbuild.conf", strings.Replace(settings, "kernel.panic_on_oops = 1\n", "", 1)), "settings kernel.panic_on_oops"},
 		"setting with slashes":       {set("etc/sysctl.d/99-mine.conf", "kernel/panic = 0\n"), "settings kernel.panic"},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +13,7 @@ import (
 // newBuildCmd is `imgbuild master` and `imgbuild worker`.
 func newBuildCmd(role, what string) *cobra.Command {
 	o := builder.Options{Role: role}
-	var formats *[]string
+	var say func()
 	cmd := &cobra.Command{
 		Use:   role,
 		Short: "Build " + what,
@@ -24,7 +23,7 @@ The outputs, NAME.manifest.json and imgbuild.lock appear in the output folder
 when the build has succeeded and was verified, and not before.`, what),
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Sets = withFormats(o.Sets, *formats)
+			say()
 			o.Report = newProgress(cmd.ErrOrStderr())
 			result, err := builder.Build(cmd.Context(), o)
 			if err != nil {
@@ -33,18 +32,11 @@ when the build has succeeded and was verified, and not before.`, what),
 			return show(cmd, result.Manifest, func(w io.Writer) error { return printResult(w, result) })
 		},
 	}
-	formats = buildFlags(cmd, &o)
+	say = buildFlags(cmd, &o)
 	cmd.Flags().StringVar(&o.Sign, "sign", "", "sign what is made with this private `key`: a PEM file (ECDSA or RSA), or PLUGIN://REFERENCE for one that a key service or token holds")
 	cmd.Flags().StringVar(&o.JoinURL, "join-url", "", "hosts fetch their node config from this `URL`, which should live for a short time")
 	cmd.Flags().StringVar(&o.InlineJoin, "inline-join", "", "put this worker's node config, a `file` with a token, into the configs for hosts, where whoever sees the provider's metadata can read it")
 	return cmd
-}
-
-func withFormats(sets, formats []string) []string {
-	if len(formats) > 0 {
-		return append(sets, "output.formats="+strings.Join(formats, ","))
-	}
-	return sets
 }
 
 func printResult(w io.Writer, r *builder.Result) error {

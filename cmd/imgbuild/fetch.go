@@ -12,6 +12,7 @@ import (
 // newFetchCmd is `imgbuild fetch`: the flow up to the cache.
 func newFetchCmd() *cobra.Command {
 	var o builder.Options
+	var say func()
 	cmd := &cobra.Command{
 		Use:       "fetch master|worker",
 		Short:     "Bring every pinned input into the cache, so that --offline builds",
@@ -21,6 +22,7 @@ func newFetchCmd() *cobra.Command {
 			if o.Role, err = roleArg(args); err != nil {
 				return err
 			}
+			say()
 			o.Report = newProgress(cmd.ErrOrStderr())
 			pins, err := builder.Fetch(cmd.Context(), o)
 			if err != nil {
@@ -32,6 +34,6 @@ func newFetchCmd() *cobra.Command {
 			})
 		},
 	}
-	buildFlags(cmd, &o)
+	say = buildFlags(cmd, &o)
 	return cmd
 }

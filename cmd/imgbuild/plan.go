@@ -15,7 +15,7 @@ import (
 // newPlanCmd is `imgbuild plan`: the flow up to the plan, shown and not built.
 func newPlanCmd() *cobra.Command {
 	var o builder.Options
-	var formats *[]string
+	var say func()
 	cmd := &cobra.Command{
 		Use:       "plan master|worker",
 		Short:     "Show what would be built, without building",
@@ -25,7 +25,7 @@ func newPlanCmd() *cobra.Command {
 			if o.Role, err = roleArg(args); err != nil {
 				return err
 			}
-			o.Sets = withFormats(o.Sets, *formats)
+			say()
 			o.Report = newProgress(cmd.ErrOrStderr())
 			p, err := builder.Plan(cmd.Context(), o)
 			if err != nil {
@@ -38,7 +38,7 @@ func newPlanCmd() *cobra.Command {
 			return printPlan(cmd.OutOrStdout(), p)
 		},
 	}
-	formats = buildFlags(cmd, &o)
+	say = buildFlags(cmd, &o)
 	return cmd
 }
 

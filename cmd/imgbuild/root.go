@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -59,9 +60,11 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	return fault.New(fault.Usage, "unknown command %q%s; see `imgbuild --help`", args[0], hint)
 }
 
-// buildFlags adds the flags that describe a node to cmd.
-func buildFlags(cmd *cobra.Command, o *builder.Options) *[]string {
+// buildFlags adds the flags that describe a node to cmd. What it returns puts those
+// that stand for a key of the spec among the settings, once the flags are read.
+func buildFlags(cmd *cobra.Command, o *builder.Options) (say func()) {
 	var formats []string
+	var compress bool
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.Files, "file", "f", nil, "spec file over the role's profile (repeatable; later files win)")
 	f.StringArrayVar(&o.Sets, "set", nil, "one value over profile and files: kubernetes.version=1.37.2 (repeatable)")
@@ -71,8 +74,16 @@ func buildFlags(cmd *cobra.Command, o *builder.Options) *[]string {
 	f.BoolVar(&o.Offline, "offline", false, "use no network: every input must be pinned and in the cache (see imgbuild fetch)")
 	f.StringVar(&o.ToolDir, "tools", "", "folder of imgbuild's node programs (default: beside imgbuild)")
 	f.StringSliceVar(&formats, "format", nil, "output formats: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk (disks); netboot (network boot); ignition, butane, cloud-init, nocloud, nocloud-fat, sysext, sysext-tar, sysext-images (hosts)")
+	f.BoolVar(&compress, "compress", false, "write qcow2 with zstd clusters, a cloud-init config with gzip (output.compress in the spec)")
 	f.StringVar(&o.Host, "base", "", "operating system of the host that reads a config: debian, flatcar, fcos (host.os in the spec)")
-	return &formats
+	return func() {
+		if len(formats) > 0 {
+			o.Sets = append(o.Sets, "output.formats="+strings.Join(formats, ","))
+		}
+		if compress {
+			o.Sets = append(o.Sets, "output.compress=true")
+		}
+	}
 }
 
 // roleArg reads the role that a command's argument names.

@@ -18,13 +18,14 @@ const (
 	// sectorShift is where a compressed cluster's entry keeps its number of sectors.
 	sectorShift = 62 - (clusterBits - 8)
 
-	headerLength = 104
+	headerLength = 112 // with the kind of compression, which is one byte, up to a multiple of 8
 )
 
 // image is the file being written, from front to back: header and first-level
 // table (left blank until the end), data, second-level tables, reference counts.
 type image struct {
 	f    *os.File
+	opt  Options
 	out  *bufio.Writer
 	at   int64
 	size int64
@@ -34,11 +35,11 @@ type image struct {
 	zero []byte
 }
 
-func newImage(f *os.File, size int64) (*image, error) {
+func newImage(f *os.File, size int64, opt Options) (*image, error) {
 	if err := f.Truncate(0); err != nil {
 		return nil, err
 	}
-	img := &image{f: f, size: size, l2: map[int64][]uint64{}, zero: make([]byte, clusterSize)}
+	img := &image{f: f, opt: opt, size: size, l2: map[int64][]uint64{}, zero: make([]byte, clusterSize)}
 	img.l1 = make([]uint64, divUp(size, clusterSize*entriesPerTable))
 	img.at = clusterSize * (1 + img.l1Clusters())
 	img.claim(0, img.at)
@@ -192,5 +193,9 @@ func (img *image) header(refsAt, refClusters int64) []byte {
 	be.PutUint32(b[56:], uint32(refClusters)) // #nosec G115 -- small
 	be.PutUint32(b[96:], 4)                   // 2⁴ bits for each reference count
 	be.PutUint32(b[100:], headerLength)
+	if img.opt.Compress {
+		be.PutUint64(b[incompatField:], compressionType)
+		b[compressionField] = zstdType
+	}
 	return b
 }

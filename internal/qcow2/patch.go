@@ -26,8 +26,11 @@ const (
 	incompatField  = 72
 	refOrderField  = 96
 
-	compressionType = 1 << 3             // of the incompatible features
-	hostMask        = 0x00fffffffffffe00 // of an entry that is not compressed
+	compressionType  = 1 << 3 // of the incompatible features
+	compressionField = 104
+	zstdType         = 1
+
+	hostMask = 0x00fffffffffffe00 // of an entry that is not compressed
 )
 
 // Patch puts whole clusters into an image of the kind that Write makes: guest offset →
@@ -80,7 +83,7 @@ func newPatch(f *os.File) (*patch, error) {
 }
 
 func readHeader(f io.ReaderAt) (*patch, error) {
-	head := make([]byte, headerLength)
+	head := make([]byte, compressionField)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		return nil, err
 	}

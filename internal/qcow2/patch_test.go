@@ -52,6 +52,36 @@ func TestPatch(t *testing.T) {
 	})
 }
 
+// TestPatchQemuImg changes images that another writer made.
+func TestPatchQemuImg(t *testing.T) {
+	const size = 20*mib + 1024
+	for name, args := range map[string][]string{"plain": nil, "deflate": {"-c"}, "zstd": {"-c", "-o", "compression_type=zstd"}} {
+		t.Run(name, func(t *testing.T) {
+			src := disktest.Disk(t, size)
+			image := filepath.Join(t.TempDir(), "image")
+			disktest.Tool(t, "qemu-img", append(append([]string{"convert", "-O", "qcow2"}, args...), src.Name(), image)...)
+			f, err := os.OpenFile(image, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			data := bytes.Repeat([]byte("other"), clusterSize)[:clusterSize]
+			for _, at := range []int64{0, 5 * mib, 19 * mib} { // packed, noise, a hole
+				if _, err := src.WriteAt(data, at); err != nil {
+					t.Fatal(err)
+				}
+				if err := Patch(f, map[int64][]byte{at: data}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out := disktest.Tool(t, "qemu-img", "check", "-f", "qcow2", image); !strings.Contains(out, "No errors") {
+				t.Errorf("check:\n%s", out)
+			}
+			disktest.Compare(t, src.Name(), "driver=qcow2,file.filename="+image)
+		})
+	}
+}
+
 // TestPatchRefused wants an image of another kind, and one that makes no sense, to be
 // refused with a word on what is wrong.
 func TestPatchRefused(t *testing.T) {

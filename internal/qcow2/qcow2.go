@@ -7,12 +7,11 @@ package qcow2
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 
-	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/imgbuild/imgbuild/internal/sparse"
 )
@@ -22,13 +21,11 @@ const (
 	clusterSize = 1 << clusterBits
 	// maxSize keeps the first-level table within QEMU's limit of 32 MiB.
 	maxSize = 1 << 50
-	// window is that of QEMU's own compressor; its decompressor asks zlib for no more.
-	window = 4096
 )
 
 // Options choose the form of the image.
 type Options struct {
-	Compress bool // store clusters deflated where that makes them smaller
+	Compress bool // store clusters as zstd, which QEMU reads since 5.1, where that makes them smaller
 }
 
 // Write replaces what is in dst with a qcow2 image of the first size bytes of
@@ -40,11 +37,11 @@ func Write(ctx context.Context, dst *os.File, src io.ReaderAt, size int64, opt O
 	if size <= 0 || size > maxSize || size%512 != 0 {
 		return fmt.Errorf("writing qcow2: disk of %d bytes, must be 1 to %d and whole sectors of 512", size, int64(maxSize))
 	}
-	img, err := newImage(dst, size)
+	img, err := newImage(dst, size, opt)
 	if err != nil {
 		return fmt.Errorf("writing qcow2: %w", err)
 	}
-	pack := deflater
+	pack := packer
 	if !opt.Compress {
 		pack = nil
 	}
@@ -57,17 +54,14 @@ func Write(ctx context.Context, dst *os.File, src io.ReaderAt, size int64, opt O
 	return nil
 }
 
-// deflater makes what packs a cluster, if that makes it smaller.
-func deflater() (func(*sparse.Block) error, error) {
-	deflate, err := flate.NewWriterWindow(io.Discard, window)
+// packer makes what packs a cluster, if that makes it smaller: one frame that names its size.
+func packer() (func(*sparse.Block) error, error) {
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression),
+		zstd.WithWindowSize(clusterSize), zstd.WithSingleSegment(true), zstd.WithEncoderCRC(false))
+	var frame []byte
 	return func(b *sparse.Block) error {
-		deflate.Reset(&b.Packed)
-		_, err := deflate.Write(b.Plain)
-		if err := errors.Join(err, deflate.Close()); err != nil {
-			return err
-		}
-		if b.Packed.Len() >= clusterSize {
-			b.Packed.Reset()
+		if frame = z.EncodeAll(b.Plain, frame[:0]); len(frame) < clusterSize {
+			b.Packed.Write(frame)
 		}
 		return nil
 	}, err

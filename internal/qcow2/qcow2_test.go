@@ -10,9 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lima-vm/go-qcow2reader"
-
 	"github.com/imgbuild/imgbuild/internal/disktest"
+	"github.com/imgbuild/imgbuild/internal/qcowview"
 )
 
 const mib = 1 << 20
@@ -50,6 +49,9 @@ func TestQemuImg(t *testing.T) {
 		if out := disktest.Tool(t, "qemu-img", "check", "-f", "qcow2", image); !strings.Contains(out, "No errors") {
 			t.Errorf("check:\n%s", out)
 		}
+		if out := disktest.Tool(t, "qemu-img", "info", image); strings.Contains(out, "compression type: zstd") != opt.Compress {
+			t.Errorf("info:\n%s", out)
+		}
 		disktest.Compare(t, src.Name(), "driver=qcow2,file.filename="+image)
 	})
 }
@@ -61,12 +63,12 @@ func TestReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		img, err := qcow2reader.Open(f)
+		img, got, err := qcowview.Open(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if img.Size() != size {
-			t.Fatalf("size %d, want %d", img.Size(), size)
+		if got != size {
+			t.Fatalf("size %d, want %d", got, size)
 		}
 		a, b := make([]byte, mib), make([]byte, mib)
 		for at := int64(0); at < size; at += mib {

@@ -174,6 +174,12 @@ func (t *Tree) Remove(p string) {
 	}
 }
 
+// RemoveAll deletes the entries at these paths, and nothing else; the root stays. The
+// caller sees to it that nothing lies below them.
+func (t *Tree) RemoveAll(paths map[string]bool) {
+	maps.DeleteFunc(t.nodes, func(p string, _ *Node) bool { return p != "." && paths[p] })
+}
+
 // Paths lists every path, sorted, the root first.
 func (t *Tree) Paths() []string {
 	return slices.SortedFunc(maps.Keys(t.nodes), func(a, b string) int {

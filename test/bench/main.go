@@ -169,7 +169,7 @@ func (b *runner) boot(ctx context.Context) ([]Stage, error) {
 func (b *runner) sizes(ctx context.Context) ([]Size, error) {
 	var out []Size
 	for _, role := range []string{"master", "worker"} {
-		for _, more := range [][]string{{"--format", "raw,qcow2"}, {"--format", "qcow2", "--set", "output.compress=true"}} {
+		for _, more := range [][]string{{"--format", "raw,qcow2"}, {"--format", "qcow2", "--compress"}} {
 			dir := filepath.Join(b.k.Dir, "sizes")
 			if _, err := b.k.Imgbuild(ctx, append([]string{role, "-o", dir, "--lock", filepath.Join(b.k.Dir, "out", "imgbuild.lock")}, more...)...); err != nil {
 				return nil, err

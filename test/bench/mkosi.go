@@ -93,7 +93,7 @@ sed 's|^deb |deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] |' "
 tail -c +%d "$1" | head -c %d > "$2/node/root.erofs"
 chroot "$2" fsck.erofs --extract=/node/all /node/root.erofs
 mkdir -p "$2/node/extra/usr/bin" "$2/node/extra/usr/lib" "$2/node/extra/etc/sysctl.d"
-for f in kubeadm kubelet kubectl crictl containerd containerd-shim-runc-v2 ctr; do mv "$2/node/all/usr/bin/$f" "$2/node/extra/usr/bin/"; done
+for f in kubeadm kubelet kubectl crictl containerd containerd-shim-runc-v2; do mv "$2/node/all/usr/bin/$f" "$2/node/extra/usr/bin/"; done
 mv "$2/node/all/usr/lib/imgbuild" "$2/node/extra/usr/lib/"
 rm -rf "$2/node/all" "$2/node/root.erofs"`, root.Start+1, root.Size)
 	if err := run.Run(ctx, run.Cmd{Name: "sh", Args: []string{"-c", script, "sh", image, m.root}}); err != nil {

@@ -12,7 +12,10 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"io"
+	"log"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,8 +23,11 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
@@ -32,8 +38,7 @@ import (
 // other node. With the pod network's port taken out of the worker's rules the API
 // server waits in vain; with the rules loaded again it works.
 func (s *suite) webhook(t *testing.T) {
-	s.give(t, s.c.Worker, webhookImage(t), "/run/webhook.tar")
-	sh(t, s.c.Worker, "ctr -n k8s.io images import /run/webhook.tar && rm /run/webhook.tar")
+	s.pull(t, s.c.Worker, "imgbuild.test", "webhook:1", webhookImage(t))
 	cert, key := webhookCert(t)
 	manifest, err := os.ReadFile("testdata/webhook.yaml")
 	must(t, err)
@@ -58,30 +63,34 @@ func (s *suite) webhook(t *testing.T) {
 	}
 }
 
-// give puts a file on a node, by way of the network's gateway.
-func (s *suite) give(t *testing.T, m *boottest.Machine, data []byte, file string) {
+// pull has a node pull an image from a registry on the network's gateway, which stands in
+// for that host until the node boots again.
+func (s *suite) pull(t *testing.T, m *boottest.Machine, host, image string, content v1.Image) {
 	t.Helper()
-	l, err := s.c.Net.Listen(boottest.Gateway + ":9000")
+	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	near := httptest.NewServer(store)
+	defer near.Close()
+	tag, err := name.NewTag(strings.TrimPrefix(near.URL, "http://")+"/"+image, name.Insecure)
 	must(t, err)
-	defer l.Close()
-	go func() {
-		if conn, err := l.Accept(); err == nil {
-			_, _ = io.Copy(conn, bytes.NewReader(data))
-			_ = conn.Close()
-		}
-	}()
-	sh(t, m, "cat </dev/tcp/"+boottest.Gateway+"/9000 >"+file)
+	must(t, remote.Write(tag, content))
+	const addr = boottest.Gateway + ":9000"
+	l, err := s.c.Net.Listen(addr)
+	must(t, err)
+	server := &http.Server{Handler: store, ReadHeaderTimeout: time.Minute}
+	defer server.Close()
+	go func() { _ = server.Serve(l) }()
+	sh(t, m, "mkdir -p /etc/containerd/certs.d/"+host+" && echo 'server = \"http://"+addr+"\"' >/etc/containerd/certs.d/"+host+"/hosts.toml && crictl pull "+host+"/"+image)
 }
 
 // webhookImage is a container image with nothing but the webhook's program.
-func webhookImage(t *testing.T) []byte {
+func webhookImage(t *testing.T) v1.Image {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "webhook")
 	must(t, run.Run(context.Background(), run.Cmd{Name: "go", Dir: "../..", Env: []string{"CGO_ENABLED=0"},
 		Args: []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./test/kit/webhook"}}))
 	data, err := os.ReadFile(program)
 	must(t, err)
-	var layer, out bytes.Buffer
+	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	must(t, w.WriteHeader(&tar.Header{Name: "webhook", Mode: 0o755, Size: int64(len(data))}))
 	_, err = w.Write(data)
@@ -96,10 +105,7 @@ func webhookImage(t *testing.T) []byte {
 	config.OS, config.Architecture = "linux", "amd64"
 	image, err = mutate.ConfigFile(image, config)
 	must(t, err)
-	tag, err := name.NewTag("imgbuild.test/webhook:1")
-	must(t, err)
-	must(t, tarball.Write(tag, image, &out))
-	return out.Bytes()
+	return image
 }
 
 // webhookCert is a certificate for the webhook's service, its own authority, and
