@@ -53,10 +53,15 @@ func inTheWay(o Options, p *plan.Plan) error {
 	for _, out := range p.Outputs {
 		names = append(names, out.File)
 	}
+	return onlyFiles(o.Out, names)
+}
+
+// onlyFiles says so where a folder has, under one of the names, what is no regular file.
+func onlyFiles(dir string, names []string) error {
 	for _, name := range names {
-		info, err := os.Lstat(filepath.Join(o.Out, name))
+		info, err := os.Lstat(filepath.Join(dir, name))
 		if err == nil && !info.Mode().IsRegular() {
-			return fault.New(fault.Usage, "%s is no regular file, and an output is to be called so: remove it, or choose another folder", filepath.Join(o.Out, name))
+			return fault.New(fault.Usage, "%s is no regular file, and an output is to be called so: remove it, or choose another folder", filepath.Join(dir, name))
 		}
 	}
 	return nil

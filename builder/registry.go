@@ -55,6 +55,11 @@ func Pull(ctx context.Context, reference string, want registry.Wanted, out, cach
 		return nil, err
 	}
 	for _, p := range pulled {
+		if err := onlyFiles(out, p.Files); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range pulled {
 		if err := settlePulled(scratch.path, out, p); err != nil {
 			return nil, err
 		}
@@ -68,18 +73,22 @@ func settlePulled(scratch, out string, p registry.Pulled) error {
 	if err := os.Remove(manifest); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var names []string
+	names := []string{p.Manifest + signatureEnding}
 	for _, name := range p.Files {
 		_, gone := os.Stat(filepath.Join(scratch, name))
 		switch {
-		case strings.HasSuffix(name, signatureEnding): // goes with what it signs
+		case name == p.Manifest || strings.HasSuffix(name, signatureEnding): // the manifest comes last, a signature goes with what it signs
 		case name == lock.FileName && gone == nil: // or else it came with another build
 			names = append(names, name)
 		case name != lock.FileName:
 			names = append(names, name, name+signatureEnding)
 		}
 	}
-	return replace(scratch, out, names, func(string) fs.FileMode { return 0o644 })
+	public := func(string) fs.FileMode { return 0o644 } // what is pushed holds no secret
+	if err := replace(scratch, out, names, public); err != nil {
+		return err
+	}
+	return replace(scratch, out, []string{p.Manifest}, public)
 }
 
 // sameLock says whether the lock that came, if any, may take the place of the folder's.

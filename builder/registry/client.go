@@ -7,11 +7,14 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -43,6 +46,9 @@ type client struct {
 
 // connect signs in; push asks for the right to write.
 func connect(ctx context.Context, reference string, push bool, o Options) (*client, error) {
+	if host, _, _ := strings.Cut(reference, "/"); strings.ContainsAny(host, "@") {
+		return nil, fault.New(fault.Usage, "a reference holds no user and no password: sign in first, by `docker login` or `podman login`")
+	}
 	ref, err := name.ParseReference(reference, name.StrictValidation)
 	if err != nil {
 		return nil, fault.New(fault.Usage, "%q is no REGISTRY/REPOSITORY with a tag or digest: %w", reference, err)
@@ -65,9 +71,20 @@ func connect(ctx context.Context, reference string, push bool, o Options) (*clie
 	return c, nil
 }
 
-// options are those of the library: c's transport does all that they could say.
+// options are those of the library: c's transport asks again, and what is left for the
+// library is to begin a blob anew whose upload broke off.
 func (c *client) options(ctx context.Context) []remote.Option {
-	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(c.http), remote.WithRetryBackoff(remote.Backoff{Steps: 1})}
+	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(c.http), remote.WithRetryPredicate(brokeOff),
+		remote.WithRetryBackoff(remote.Backoff{Duration: cmp.Or(c.opt.Backoff, time.Second), Factor: 2, Steps: 3})}
+}
+
+// brokeOff says whether the registry does not know how far an upload came: a request that is
+// sent again would send the same bytes twice into it.
+func brokeOff(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.Request != nil && !strings.Contains(answer.Request.URL.Path, "/manifests/") &&
+		slices.Contains([]string{http.MethodPatch, http.MethodPut}, answer.Request.Method) &&
+		slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable}, answer.StatusCode)
 }
 
 // said is an error of the registry's, or of the way there, as one line.
@@ -75,7 +92,11 @@ func (c *client) said(ctx context.Context, doing string, err error) error {
 	if err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return err
 	}
-	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return unicode.IsControl(r) || r == unicode.ReplacementChar }), " ")
+	text := err.Error()
+	if failed := (*url.Error)(nil); errors.As(err, &failed) { // its address may carry a signature
+		text = failed.Err.Error()
+	}
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsControl(r) || r == unicode.ReplacementChar }), " ")
 	if len(text) > 500 {
 		text = text[:500] + "…"
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -259,6 +260,7 @@ func TestPushRefuses(t *testing.T) {
 		"what is no output": {nil, "worker.spdx.json", "1", "no manifest", fault.Usage},
 		"to a digest":       {nil, "", "@" + digest(nil), "push to a tag", fault.Usage},
 		"to no tag":         {nil, "", "", "with a tag or digest", fault.Usage},
+		"with a password":   {nil, "", "password", "sign in first", fault.Usage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, dir := serve(t), t.TempDir()
@@ -276,9 +278,15 @@ func TestPushRefuses(t *testing.T) {
 			if strings.HasPrefix(c.to, "@") {
 				to = strings.TrimSuffix(s.at, ":") + c.to
 			}
+			if c.to == "password" {
+				to = "me:hunter2@" + s.at + "1"
+			}
 			_, err := builder.Push(t.Context(), filepath.Join(dir, c.from), to, quick)
 			if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != c.kind {
 				t.Errorf("%v (%s), want one with %q (%s)", err, fault.KindOf(err), c.want, c.kind)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Error("the password is told")
 			}
 		})
 	}
@@ -344,7 +352,7 @@ func TestHolesStay(t *testing.T) {
 	}
 }
 
-// TestOutFolder: links in the folder are replaced, not followed.
+// TestOutFolder: what is no file in the folder stays, and nothing else is written.
 func TestOutFolder(t *testing.T) {
 	s, dir, out := serve(t), t.TempDir(), t.TempDir()
 	build(t, dir, "worker", "amd64", noise("a", 100_000))
@@ -354,17 +362,28 @@ func TestOutFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"worker.raw", "worker.manifest.json", "worker.raw.sig"} {
-		if err := os.Symlink(other, filepath.Join(out, name)); err != nil {
+		link := filepath.Join(out, name)
+		if err := os.Symlink(other, link); err != nil {
+			t.Fatal(err)
+		}
+		_, err := builder.Pull(t.Context(), s.at+"1", registry.Wanted{}, out, t.TempDir(), quick)
+		if err == nil || !strings.Contains(err.Error(), name+" is no regular file") || fault.KindOf(err) != fault.Usage {
+			t.Errorf("%s: %v", name, err)
+		}
+		if text, err := os.ReadFile(other); err != nil || string(text) != "mine" || len(read(t, out)) != 1 {
+			t.Errorf("%s: %q, %v, %v", name, text, err, read(t, out))
+		}
+		if err := os.Remove(link); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := builder.Pull(t.Context(), s.at+"1", registry.Wanted{}, out, t.TempDir(), quick); err != nil {
+}
+
+func blocks(t *testing.T, file string) int64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(file, &st); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(other); err != nil || string(text) != "mine" {
-		t.Errorf("%q, %v", text, err)
-	}
-	if diff := cmp.Diff(read(t, dir), read(t, out)); diff != "" {
-		t.Error(diff)
-	}
+	return st.Blocks * 512
 }

@@ -55,7 +55,11 @@ func (s *Set) baseOCI(ctx context.Context, pin lock.Pin) ([]string, error) {
 				return "", err
 			}
 			defer r.Close() //nolint:errcheck // read only
-			_, err = s.opt.Store.PutAs(ctx, r, want.String())
+			size, err := l.Size()
+			if err != nil {
+				return "", err
+			}
+			_, err = s.opt.Store.PutAs(ctx, capped(r, size), want.String())
 			return want.String(), err
 		})
 		if err != nil {

@@ -54,6 +54,7 @@ type Options struct {
 	Offline  bool                    // nothing is asked for; what the store lacks is ErrOffline
 	Client   *http.Client            // [one that keeps no state between hosts]
 	Retried  bool                    // the Client tries again by itself: only a body that breaks off is asked for anew
+	Answers  bool                    // of Retrying: what gets no answer is not asked for again
 	Progress func(done, total int64) // hears bytes of an All; total counts known sizes
 }
 
@@ -85,8 +86,9 @@ func (o *Options) retrying() *retryablehttp.Client {
 	h.Backoff = func(least, most time.Duration, try int, resp *http.Response) time.Duration {
 		return min(retryablehttp.DefaultBackoff(least, most, try, resp), longest)
 	}
+	answers := o.Answers
 	h.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
-		if errors.Is(err, ErrRefused) {
+		if err != nil && (answers || errors.Is(err, ErrRefused)) {
 			return false, err
 		}
 		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
@@ -95,8 +97,8 @@ func (o *Options) retrying() *retryablehttp.Client {
 	return h
 }
 
-// Retrying is next, and asks again as a Client does; of the options Retries and Backoff
-// count. Bodies of requests are kept in memory for it.
+// Retrying is next, and asks again as a Client does; of the options Retries, Backoff
+// and Answers count. Bodies of requests are kept in memory for it.
 func Retrying(next http.RoundTripper, o Options) http.RoundTripper {
 	h := o.retrying()
 	h.HTTPClient = &http.Client{Transport: next, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
