@@ -46,8 +46,8 @@ type client struct {
 
 // connect signs in; push asks for the right to write.
 func connect(ctx context.Context, reference string, push bool, o Options) (*client, error) {
-	if host, _, _ := strings.Cut(reference, "/"); strings.ContainsAny(host, "@") {
-		return nil, fault.New(fault.Usage, "a reference holds no user and no password: sign in first, by `docker login` or `podman login`")
+	if _, digest, ok := strings.Cut(reference, "@"); ok && !strings.HasPrefix(digest, "sha256:") { // it may hold a password, and is not told
+		return nil, fault.New(fault.Usage, "a reference holds no user and no password, and behind @ a sha256 digest: sign in first, by `docker login` or `podman login`")
 	}
 	ref, err := name.ParseReference(reference, name.StrictValidation)
 	if err != nil {

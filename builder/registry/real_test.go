@@ -31,11 +31,18 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/imgbuild/imgbuild/builder"
+	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/registry"
+	"github.com/imgbuild/imgbuild/builder/source"
 	"github.com/imgbuild/imgbuild/internal/report"
+	"github.com/imgbuild/imgbuild/internal/store"
 )
 
 // TestMain pushes or pulls where it is asked to, in a process of its own: the system's
@@ -50,6 +57,8 @@ func TestMain(m *testing.M) {
 		did, err = builder.Push(context.Background(), dir, at, slow)
 	case "pull":
 		did, err = builder.Pull(context.Background(), at, registry.Wanted{}, dir, os.Getenv("IMGBUILD_TEST_CACHE"), slow)
+	case "base":
+		did, err = base(context.Background(), at, os.Getenv("IMGBUILD_TEST_CACHE"))
 	default:
 		os.Exit(m.Run())
 	}
@@ -58,6 +67,31 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(did)
+}
+
+// base pushes the image of an operating system, as other tools do, and takes it as a base.
+func base(ctx context.Context, at, cache string) ([]string, error) {
+	ref, err := name.ParseReference(at)
+	if err != nil {
+		return nil, err
+	}
+	img, err := random.Image(mib, 2)
+	if err != nil {
+		return nil, err
+	}
+	if err := remote.Write(ref, img, remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
+		return nil, err
+	}
+	kept, err := store.Open(cache)
+	if err != nil {
+		return nil, err
+	}
+	s := source.New(source.Options{Arch: "amd64", Store: kept, Report: report.Discard{}})
+	pins, err := s.ResolveBase(ctx, lock.Request{Kind: lock.KindBase, Name: "base", Source: "oci", Args: []string{at}})
+	if err != nil {
+		return nil, err
+	}
+	return s.Base(ctx, pins)
 }
 
 // certificate makes a key and a certificate for this machine, which is its own authority.
@@ -277,6 +311,9 @@ func TestDebiansRegistry(t *testing.T) {
 	}
 	if int(d.got.Load()) != first.Blobs {
 		t.Errorf("%d blobs were asked for, of %d", d.got.Load(), first.Blobs)
+	}
+	if said, err := d.process("base", "", t.TempDir(), d.at+"/os:1").CombinedOutput(); err != nil || bytes.Count(said, []byte("/blobs/")) != 2 {
+		t.Errorf("%v: %s", err, said)
 	}
 	t.Logf("%d blobs, %d bytes; pushed again, %d bytes", first.Blobs, first.Bytes, again.MovedSize)
 }

@@ -260,7 +260,8 @@ func TestPushRefuses(t *testing.T) {
 		"what is no output": {nil, "worker.spdx.json", "1", "no manifest", fault.Usage},
 		"to a digest":       {nil, "", "@" + digest(nil), "push to a tag", fault.Usage},
 		"to no tag":         {nil, "", "", "with a tag or digest", fault.Usage},
-		"with a password":   {nil, "", "password", "sign in first", fault.Usage},
+		"with a password":   {nil, "", "me:hunter2@", "sign in first", fault.Usage},
+		"by a URL":          {nil, "", "https://me:hunter2@", "sign in first", fault.Usage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, dir := serve(t), t.TempDir()
@@ -278,8 +279,8 @@ func TestPushRefuses(t *testing.T) {
 			if strings.HasPrefix(c.to, "@") {
 				to = strings.TrimSuffix(s.at, ":") + c.to
 			}
-			if c.to == "password" {
-				to = "me:hunter2@" + s.at + "1"
+			if strings.HasSuffix(c.to, "hunter2@") {
+				to = c.to + s.at + "1"
 			}
 			_, err := builder.Push(t.Context(), filepath.Join(dir, c.from), to, quick)
 			if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != c.kind {
