@@ -53,10 +53,15 @@ func inTheWay(o Options, p *plan.Plan) error {
 	for _, out := range p.Outputs {
 		names = append(names, out.File)
 	}
+	return onlyFiles(o.Out, names)
+}
+
+// onlyFiles says so where a folder has, under one of the names, what is no regular file.
+func onlyFiles(dir string, names []string) error {
 	for _, name := range names {
-		info, err := os.Lstat(filepath.Join(o.Out, name))
+		info, err := os.Lstat(filepath.Join(dir, name))
 		if err == nil && !info.Mode().IsRegular() {
-			return fault.New(fault.Usage, "%s is no regular file, and an output is to be called so: remove it, or choose another folder", filepath.Join(o.Out, name))
+			return fault.New(fault.Usage, "%s is no regular file, and an output is to be called so: remove it, or choose another folder", filepath.Join(dir, name))
 		}
 	}
 	return nil
@@ -175,10 +180,19 @@ func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 	for _, w := range m.files() {
 		names = append(names, w.File, w.File+signatureEnding)
 	}
+	if err := replace(scratch, o.Out, names, func(name string) fs.FileMode { return o.modeOf(m, name) }); err != nil {
+		return err
+	}
+	return writeFile(o.manifestPath(p), m.text())
+}
+
+// replace moves files of those names from one folder to another. A signature or signed
+// statement that is not there goes where it was.
+func replace(from, to string, names []string, mode func(name string) fs.FileMode) error {
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		file, final := filepath.Join(scratch, name), filepath.Join(o.Out, name)
-		err := os.Chmod(file, o.modeOf(m, name))
+		file, final := filepath.Join(from, name), filepath.Join(to, name)
+		err := os.Chmod(file, mode(name))
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && (strings.HasSuffix(name, signatureEnding) || strings.HasSuffix(name, envelopeEnding)):
 			err = os.Remove(final)
@@ -192,7 +206,7 @@ func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
 			return err
 		}
 	}
-	return writeFile(o.manifestPath(p), m.text())
+	return nil
 }
 
 // modeOf is the mode of an output: an image holds no secret, a config may hold a token,

@@ -40,6 +40,9 @@ want chromium-headless-shell chromium-headless-shell
 want shellcheck shellcheck
 want virt-xml-validate libvirt-clients
 want xmllint libxml2-utils
+if apt-cache show docker-registry >/dev/null 2>&1; then # not every Debian has it
+	want docker-registry docker-registry
+fi
 [ -z "$need" ] && exit 0
 echo "installing:$need" >&2
 if [ "$(id -u)" -eq 0 ]; then
@@ -52,3 +55,8 @@ else
 fi
 # shellcheck disable=SC2086 # a list of words on purpose
 { $sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq install -y --no-install-recommends $need; } >&2
+case "$need" in
+*docker-registry*) # tests start their own, and nobody asked for one on port 5000
+	if [ -d /run/systemd/system ]; then $sudo systemctl disable --now docker-registry >&2; fi
+	;;
+esac

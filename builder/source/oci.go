@@ -184,10 +184,18 @@ func (o *ociImage) extract(ctx context.Context, digest, part string) (string, er
 }
 
 func findInImage(ctx context.Context, opt Options, img v1.Image, part string) (string, error) {
+	m, err := img.Manifest()
+	if err != nil {
+		return "", err
+	}
+	var packed int64
+	for _, d := range m.Layers {
+		packed += d.Size
+	}
 	r := mutate.Extract(img)
 	defer r.Close() //nolint:errcheck // read only
 	best, rank := "", len(partFolders)
-	for tr := tar.NewReader(r); ; {
+	for tr := tar.NewReader(capped(r, packed)); ; {
 		h, err := tr.Next()
 		if err == io.EOF { //nolint:errorlint // tar.Reader's contract is the bare io.EOF
 			break
@@ -224,8 +232,19 @@ func standIn(registry, ref string) string {
 	return strings.TrimSuffix(registry, "/") + "/" + rest
 }
 
+// noUser refuses a reference that may hold a password, and does not tell it.
+func noUser(ref string) error {
+	if _, digest, ok := strings.Cut(ref, "@"); ok && !strings.HasPrefix(digest, "sha256:") {
+		return errors.New("a reference holds no user and no password, and behind @ a sha256 digest: sign in first, by `docker login` or `podman login`")
+	}
+	return nil
+}
+
 // ask finds an image of the wanted platform in its registry; nothing but its manifest is read.
 func ask(ctx context.Context, opt Options, ref string) (img v1.Image, at string, digest v1.Hash, err error) {
+	if err := noUser(ref); err != nil {
+		return nil, "", v1.Hash{}, err
+	}
 	parsed, err := name.ParseReference(ref, name.StrictValidation)
 	if err != nil {
 		return nil, "", v1.Hash{}, fmt.Errorf("%q is no image reference with a tag or digest, and no folder: %w", ref, err)
@@ -234,6 +253,7 @@ func ask(ctx context.Context, opt Options, ref string) (img v1.Image, at string,
 		return nil, "", v1.Hash{}, fmt.Errorf("image %s: %w", ref, fetch.ErrOffline)
 	}
 	img, err = remote.Image(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithTransport(fetch.Retrying(remote.DefaultTransport, fetch.Options{Answers: true})), remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: opt.Arch}))
 	if err != nil {
 		return nil, "", v1.Hash{}, fmt.Errorf("asking the registry for %s: %w", ref, err)

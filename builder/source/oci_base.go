@@ -18,6 +18,11 @@ func resolveBaseOCI(ctx context.Context, opt Options, req lock.Request) (lock.Pi
 	if where == "" {
 		return lock.Pin{}, errors.New("an OCI base needs an image: set base.oci to a reference or a layout folder")
 	}
+	if !isLocal(where) {
+		if err := noUser(where); err != nil {
+			return lock.Pin{}, fmt.Errorf("resolving the base: %w", err)
+		}
+	}
 	list, err := (&ociImage{opt: opt}).keepAll(ctx, where)
 	if err != nil {
 		return lock.Pin{}, fmt.Errorf("resolving the base %s: %w", where, err)
@@ -55,7 +60,11 @@ func (s *Set) baseOCI(ctx context.Context, pin lock.Pin) ([]string, error) {
 				return "", err
 			}
 			defer r.Close() //nolint:errcheck // read only
-			_, err = s.opt.Store.PutAs(ctx, r, want.String())
+			size, err := l.Size()
+			if err != nil {
+				return "", err
+			}
+			_, err = s.opt.Store.PutAs(ctx, capped(r, size), want.String())
 			return want.String(), err
 		})
 		if err != nil {

@@ -56,7 +56,11 @@ func openImage(s *store.Store, digest string) (v1.Image, error) {
 			return nil, err
 		}
 	}
-	return partial.CompressedToImage(k)
+	img, err := partial.CompressedToImage(k)
+	if err == nil {
+		err = bounded(img)
+	}
+	return img, err
 }
 
 func readBlob(s *store.Store, digest string) ([]byte, error) {
@@ -109,6 +113,9 @@ func (l *keptLayer) Compressed() (io.ReadCloser, error) {
 
 // keepImage files all blobs of an image in the store, each checked against its digest.
 func keepImage(ctx context.Context, s *store.Store, img v1.Image) error {
+	if err := bounded(img); err != nil {
+		return err
+	}
 	layers, err := img.Layers()
 	if err != nil {
 		return err

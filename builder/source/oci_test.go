@@ -3,6 +3,7 @@ package source
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -81,6 +82,7 @@ func TestOCIRefuses(t *testing.T) {
 		"no place":           {"", "set kubernetes.oci to a reference or a layout folder"},
 		"an empty folder":    {t.TempDir(), "is no OCI layout"},
 		"a name without tag": {"example.com/parts", "is no image reference with a tag or digest, and no folder"},
+		"a password":         {"https://me:hunter2@example.com/parts:1", "holds no user"},
 		"no registry":        {"127.0.0.1:1/parts:1", "asking the registry for 127.0.0.1:1/parts:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,6 +90,9 @@ func TestOCIRefuses(t *testing.T) {
 			o.OCI = test.where
 			_, err := New(o).Resolve(t.Context(), []lock.Request{part("kubeadm", "oci")})
 			fails(t, err, test.say)
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Error("the password is told")
+			}
 		})
 	}
 }

@@ -44,7 +44,7 @@ first boot runs "kubeadm init" or "kubeadm join" by the node's role.
 	})
 	cmd.SetVersionTemplate(`{{if eq (.Flag "output").Value.String "json"}}{"version": {{printf "%q" .Version}}}{{else}}imgbuild version {{.Version}}{{end}}` + "\n")
 	cmd.AddCommand(newBuildCmd("master", "a control-plane node"), newBuildCmd("worker", "a worker node"),
-		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newDiffCmd(), newBootCmd(), newClusterCmd(), newStatusCmd(), newStampCmd(), newServeCmd(), newConvertCmd(), newSchemaCmd(), newCompletionCmd(), newManCmd())
+		newLockCmd(), newFetchCmd(), newPlanCmd(), newCacheCmd(), newVerifyCmd(), newInspectCmd(), newDiffCmd(), newPushCmd(), newPullCmd(), newBootCmd(), newClusterCmd(), newStatusCmd(), newStampCmd(), newServeCmd(), newConvertCmd(), newSchemaCmd(), newCompletionCmd(), newManCmd())
 	return cmd
 }
 

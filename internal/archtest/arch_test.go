@@ -65,6 +65,7 @@ var forbidden = []struct {
 	{"builder/verify", "internal/compress", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/vhdx", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/vmdk", nil, "the checker shares nothing with the writers"},
+	{"builder/registry", "builder/", []string{"builder/registry"}, "a registry carries what was built, and knows its manifest as data"},
 	{"builder/host", "internal/run", nil, "what a host gets is decided, not done"},
 	{"builder/host", "internal/store", nil, "what a host gets is decided, not done"},
 	{"builder/host", "builder/rootfs", nil, "decide comes before do"},

@@ -37,7 +37,7 @@ var Codes = []struct {
 	{Spec, 3, "the node's description or the node config is wrong"},
 	{Lock, 4, "the lock is missing, stale or damaged"},
 	{Tool, 5, "a tool is missing on this host"},
-	{Fetch, 6, "an input cannot be had, or is not what was pinned"},
+	{Fetch, 6, "an input cannot be had, or is not what was pinned; a registry does not give or take"},
 	{Verify, 7, "an image or a cache entry is not what it should be"},
 	{Boot, 8, "a booted node did not do what it should"},
 	{Unreachable, 9, "the cluster does not answer, or answers an error"},

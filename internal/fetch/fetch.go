@@ -33,6 +33,9 @@ var ErrMismatch = errors.New("not the bytes that were asked for")
 // ErrOffline says that something would have to come over a network that may not be used.
 var ErrOffline = errors.New("not in the cache, and the network may not be used")
 
+// ErrRefused is what a transport says that will not do what it is asked to, however often.
+var ErrRefused = errors.New("refused")
+
 // Item is one thing to fetch. SHA256 is "sha256:…" and may not be empty. Size is
 // in bytes; 0 means unknown, and the Options' cap holds.
 type Item struct {
@@ -50,6 +53,8 @@ type Options struct {
 	MaxSize  int64                   // cap for items of unknown size [4 GiB]
 	Offline  bool                    // nothing is asked for; what the store lacks is ErrOffline
 	Client   *http.Client            // [one that keeps no state between hosts]
+	Retried  bool                    // the Client tries again by itself: only a body that breaks off is asked for anew
+	Answers  bool                    // of Retrying: what gets no answer is not asked for again
 	Progress func(done, total int64) // hears bytes of an All; total counts known sizes
 }
 
@@ -60,24 +65,71 @@ type Client struct {
 	http  *retryablehttp.Client
 }
 
-// New returns a client that files what it fetches in s.
-func New(s *store.Store, o Options) *Client {
+// longest is how long a server may have a client wait (Retry-After).
+const longest = 5 * time.Minute
+
+func (o *Options) complete() {
 	o.Parallel = cmp.Or(o.Parallel, 4)
 	o.Retries = max(cmp.Or(o.Retries, 4), 0)
 	o.Stall = cmp.Or(o.Stall, 30*time.Second)
 	o.Backoff = cmp.Or(o.Backoff, 500*time.Millisecond)
 	o.MaxSize = cmp.Or(o.MaxSize, 4<<30)
+}
+
+// retrying is a client that asks again where that may help, with Retry-After.
+func (o *Options) retrying() *retryablehttp.Client {
+	o.complete()
 	h := retryablehttp.NewClient()
 	h.Logger = nil
 	h.RetryMax = o.Retries
 	h.RetryWaitMin, h.RetryWaitMax = o.Backoff, 30*time.Second
-	h.ErrorHandler = retryablehttp.PassthroughErrorHandler     // the last answer is judged here, not in the library's words
+	h.Backoff = func(least, most time.Duration, try int, resp *http.Response) time.Duration {
+		return min(retryablehttp.DefaultBackoff(least, most, try, resp), longest)
+	}
+	answers := o.Answers
+	h.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+		if err != nil && (answers || errors.Is(err, ErrRefused)) {
+			return false, err
+		}
+		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+	}
+	h.ErrorHandler = retryablehttp.PassthroughErrorHandler // the last answer is judged here, not in the library's words
+	return h
+}
+
+// Retrying is next, and asks again as a Client does; of the options Retries, Backoff
+// and Answers count. Bodies of requests are kept in memory for it.
+func Retrying(next http.RoundTripper, o Options) http.RoundTripper {
+	h := o.retrying()
+	h.HTTPClient = &http.Client{Transport: next, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &retrying{retryablehttp.RoundTripper{Client: h}}
+}
+
+type retrying struct{ again retryablehttp.RoundTripper }
+
+// RoundTrip implements http.RoundTripper: an answer or an error. The library gives both where
+// the request was given up while the answer came.
+func (r *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := r.again.RoundTrip(req)
+	if err != nil && resp != nil {
+		_ = resp.Body.Close()
+		resp = nil
+	}
+	return resp, err
+}
+
+// New returns a client that files what it fetches in s.
+func New(s *store.Store, o Options) *Client {
+	h := o.retrying()
 	if t, ok := h.HTTPClient.Transport.(*http.Transport); ok { // the library makes one for each client
 		t.ResponseHeaderTimeout = o.Stall
 		t.DialContext = (&net.Dialer{Timeout: o.Stall, KeepAlive: 30 * time.Second}).DialContext
 	}
 	if o.Client != nil {
 		h.HTTPClient = o.Client
+	}
+	if o.Retried {
+		h.RetryMax = 0
 	}
 	return &Client{store: s, opt: o, http: h}
 }
