@@ -23,7 +23,7 @@ func TestWithoutDisk(t *testing.T) {
 		"memory":       {map[string]string{VarCredential: "memory\n"}, memory, nil, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", "", false},
 		"a disk":       {map[string]string{VarCredential: "/dev/vda"}, "/dev/vda", nil, "systemd-repart.service.d", "test -b /dev/vda &&", "", false},
 		"an install":   {map[string]string{VarCredential: "/dev/vda", InstallCredential: "{}"}, memory, []string{"--unit=imgbuild-install.target"}, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", "", false},
-		"a word":       {map[string]string{VarCredential: "vda"}, "", nil, "", "", `"vda" is no device`},
+		"a word":       {map[string]string{VarCredential: "vda"}, "", nil, "", "", `"vda" is no device`, false},
 		"a command":    {map[string]string{VarCredential: "/dev/vda; reboot"}, "", nil, "", "", "is no device", false},
 		"a medium":     {nil, memory, []string{"--unit=imgbuild-install.target"}, "systemd-growfs@var.service systemd-networkd-wait-online.service systemd-repart.service var.mount", "Type=tmpfs", "", true},
 	} {
