@@ -234,7 +234,7 @@ type Host struct {
 
 // Output is what the build writes.
 type Output struct {
-	// Formats of a disk: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk; netboot for network boot. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, sysext and sysext-images, the payloads that these name, and sysext-tar.
+	// Formats of a disk: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk; iso, a medium that installs it; netboot for network boot. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, sysext and sysext-images, the payloads that these name, and sysext-tar.
 	Formats []string `json:"formats,omitempty"`
 	// Whether formats that can be compressed are.
 	Compress bool `json:"compress"`

@@ -42,12 +42,13 @@ const (
 // of the UEFI specification, section 13.3.2.1. w may be a disk with a partition table, too, whose
 // partitions begin behind Room: a hybrid.
 func Frame(w io.WriterAt, label string, size int64, boot File, files ...File) error {
-	if err := check(label, size, append(files, boot)); err != nil {
+	if err := check(label, size, append(slices.Clone(files), boot)); err != nil {
 		return fmt.Errorf("writing ISO 9660: %w", err)
 	}
 	next := int64(data)
 	blocks := map[int64][]byte{}
 	listing := slices.Concat(record("\x00", root*sector, sector, folder), record("\x01", root*sector, sector, folder))
+	files = append(slices.Clone(files), boot)
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range files {
 		if f.Data != nil {

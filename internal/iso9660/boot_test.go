@@ -26,7 +26,7 @@ func framed(t *testing.T, size int64) string {
 	defer f.Close()
 	_, err = f.WriteAt([]byte("the image"), 3*mib)
 	boot := File{Name: "EFI.IMG", At: mib, Size: 2 * mib}
-	if err := errors.Join(err, f.Truncate(size), Frame(f, "IMGBUILD_WORKER", size, boot, File{Name: "README.TXT", Data: []byte("read me\n")}, boot, File{Name: "DISK.RAW", At: 3 * mib, Size: size - 4*mib})); err != nil {
+	if err := errors.Join(err, f.Truncate(size), Frame(f, "IMGBUILD_WORKER", size, boot, File{Name: "README.TXT", Data: []byte("read me\n")}, File{Name: "DISK.RAW", At: 3 * mib, Size: size - 4*mib})); err != nil {
 		t.Fatal(err)
 	}
 	return dst
