@@ -82,7 +82,7 @@ func (m *medium) readVolume(r *Report) error {
 			if err := readAt(m.volume, root, int64(le.Uint32(d[156+2:]))*isoSector); err != nil {
 				return fmt.Errorf("the medium's root folder: %w", err)
 			}
-			files = listed(root)
+			files = extentsOf(root)
 		}
 	}
 	c := make([]byte, 64)
@@ -105,8 +105,8 @@ func (m *medium) readVolume(r *Report) error {
 	return nil
 }
 
-// listed are the files of a folder: where each begins, and how long it is in all its extents.
-func listed(folder []byte) map[string]Partition {
+// extentsOf are the files of a folder: where each begins, and how long it is in all its extents.
+func extentsOf(folder []byte) map[string]Partition {
 	le, out := binary.LittleEndian, map[string]Partition{}
 	for len(folder) > 33 && int(folder[0]) <= len(folder) && 33+int(folder[32]) <= int(folder[0]) {
 		name := string(folder[33 : 33+int(folder[32])])

@@ -27,6 +27,7 @@ is; the settings lie in the EFI system partition, as systemd credentials.
   imgbuild stamp out/worker.iso -o w1.iso --config cluster/worker.yaml --disk /dev/vda
 
 An install medium (format iso) passes them on to the disk that it writes.
+
 A copy holds secrets: it is for its owner alone (mode 0600), and for one machine.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {

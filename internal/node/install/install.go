@@ -41,12 +41,12 @@ type Installer struct {
 
 // Order is what the credential imgbuild.install says.
 type Order struct {
-	Disk   string `json:"disk"`   // the device that is overwritten
-	URL    string `json:"url"`    // of the disk image, packed by zstd; empty: it is on the medium
-	SHA256 string `json:"sha256"` // of the disk image, hex
-	Size   int64  `json:"size"`   // of it, bytes
-	Done   string `json:"done"`   // URL that hears by a POST that the disk is written; empty: nobody
-	Again  bool   `json:"again"`  // overwrite the disk although it has this image already
+	Disk   string `json:"disk"`            // the device that is overwritten
+	URL    string `json:"url"`             // of the disk image, packed by zstd; empty: it is on the medium
+	SHA256 string `json:"sha256"`          // of the disk image, hex
+	Size   int64  `json:"size"`            // of it, bytes
+	Done   string `json:"done"`            // URL that hears by a POST that the disk is written; empty: nobody
+	Again  bool   `json:"again,omitempty"` // overwrite the disk although it has this image already
 }
 
 // Credentials that are the installer's, and not the installed machine's.
