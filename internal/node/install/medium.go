@@ -53,11 +53,11 @@ func (a *Installer) disks() (out []string) {
 
 // whole is the kernel's name of the disk that a device is, or is a partition of.
 func (a *Installer) whole(device string) string {
-	real, err := filepath.EvalSymlinks(filepath.Join(a.Root, device))
+	device, err := filepath.EvalSymlinks(filepath.Join(a.Root, device))
 	if err != nil {
 		return ""
 	}
-	name := filepath.Base(real)
+	name := filepath.Base(device)
 	dir := filepath.Join(a.Root, "sys/class/block", name)
 	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
 		if dir, err = filepath.EvalSymlinks(dir); err == nil {
