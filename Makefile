@@ -7,7 +7,7 @@ FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release fuzz reliability clones ha hosts capi netboot faults lint generate clean
+.PHONY: help tools build demo test short versions bench release fuzz reliability clones ha hosts capi netboot iso faults lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ demo: tools build ## build a master and a worker, boot both in QEMU, show the cl
 
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
-	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|ha|hosts|netboot)$$')
+	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|ha|hosts|iso|netboot)$$')
 	$(GO) test -timeout 80m ./test/cluster # last and alone: its nodes need every core
 
 short: ## the tests that take seconds
@@ -59,6 +59,9 @@ capi: tools ## a control plane and a worker by Cluster API's bootstrap data (hal
 
 netboot: tools ## a master and a worker from the network alone, which loses one packet in a hundred (half an hour)
 	$(GO) test -timeout 90m -count=1 -v ./test/netboot
+
+iso: tools ## install a worker from a CD, and ask a stick without an order (half an hour)
+	$(GO) test -timeout 90m -count=1 -v ./test/iso
 
 faults: tools ## cut the power of first boots, fifty times each; goes on where it was stopped; writes docs/faults.md (hours)
 	$(GO) test -timeout 24h -count=1 -v ./test/faults -run 'TestCampaign|TestPage' -cuts 50

@@ -112,8 +112,11 @@ func (a *artefacts) seal(ctx context.Context, m *made) error {
 		return err
 	}
 	m.disk, m.Disk = *disk, disk.Path
+	if a.needs[output.Medium] {
+		m.Medium, err = assemble.Medium(ctx, a.plan, a.laid.root, a.laid.kernel, sealed, a.scratch)
+	}
 	done()
-	return nil
+	return err
 }
 
 // extend writes the payloads that are needed.

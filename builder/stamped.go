@@ -21,7 +21,9 @@ type StampOptions struct {
 	Hostname string   // in that; empty: what it says
 	SSHKeys  []string // public keys, files of one line, in that; none: what it says
 	Network  []string // systemd.network(5), .netdev, .link
-	// An inventory, in the place of the four before: a copy for each machine of the image's role.
+	Disk     string   // device that an install medium writes
+	Again    bool     // it does although that has its image already
+	// An inventory, in the place of the five before: a copy for each machine of the image's role.
 	Inventory string
 }
 
@@ -33,7 +35,10 @@ func Stamp(ctx context.Context, o StampOptions) ([]string, error) {
 	if o.Config == "" && (o.Hostname != "" || len(o.SSHKeys) > 0) {
 		return nil, fault.New(fault.Usage, "a host name and SSH keys are in the node config: add --config")
 	}
-	m := inventory.Machine{Name: o.Hostname, Config: o.Config, Network: o.Network}
+	if err := o.checkDisk(); err != nil {
+		return nil, err
+	}
+	m := inventory.Machine{Name: o.Hostname, Config: o.Config, Network: o.Network, Disk: o.Disk}
 	for _, file := range o.SSHKeys {
 		key, err := readDocument(file)
 		if err != nil {
@@ -49,7 +54,21 @@ func Stamp(ctx context.Context, o StampOptions) ([]string, error) {
 	if err1 == nil && err2 == nil && os.SameFile(image, out) {
 		return nil, fault.New(fault.Usage, "-o %s: a stamp makes a copy for one machine: name another file", o.Out)
 	}
-	return []string{o.Out}, stampOne(ctx, o.Image, o.Out, &m)
+	return []string{o.Out}, stampOne(ctx, o, o.Out, &m)
+}
+
+// checkDisk wants a disk for an install medium, and for nothing else.
+func (o StampOptions) checkDisk() error {
+	medium, err := stamp.Medium(o.Image)
+	switch {
+	case err != nil:
+		return err
+	case o.Disk != "" && !medium:
+		return fault.New(fault.Usage, "--disk: %s is no install medium (format iso), which alone writes a disk", o.Image)
+	case o.Disk != "" && !inventory.IsDisk(o.Disk):
+		return fault.New(fault.Usage, "--disk %s: want a device such as /dev/vda or /dev/disk/by-id/…", o.Disk)
+	}
+	return nil
 }
 
 // stampAll makes a copy for each machine of the image's role.
@@ -74,7 +93,7 @@ func stampAll(ctx context.Context, o StampOptions) (made []string, err error) {
 			return made, fault.New(fault.Spec, "%s: %s has no config", o.Inventory, m.Name)
 		}
 		dst := filepath.Join(o.Out, m.Name+filepath.Ext(o.Image))
-		if err := stampOne(ctx, o.Image, dst, m); err != nil {
+		if err := stampOne(ctx, o, dst, m); err != nil {
 			return made, fmt.Errorf("%s: %w", m.Name, err)
 		}
 		made = append(made, dst)
@@ -85,13 +104,14 @@ func stampAll(ctx context.Context, o StampOptions) (made []string, err error) {
 	return made, nil
 }
 
-func stampOne(ctx context.Context, image, dst string, m *inventory.Machine) error {
+func stampOne(ctx context.Context, o StampOptions, dst string, m *inventory.Machine) error {
 	s, err := stamp.Of(m)
 	if err != nil {
 		return err
 	}
-	if len(s.Config)+len(s.Network) == 0 {
+	if len(s.Config)+len(s.Network)+len(o.Disk) == 0 {
 		return fault.Wrap(fault.Usage, errors.New("there is nothing to stamp it with: name --config or --network"))
 	}
-	return stamp.Write(ctx, image, dst, s)
+	s.Again = o.Again
+	return stamp.Write(ctx, o.Image, dst, s)
 }

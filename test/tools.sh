@@ -25,6 +25,8 @@ want veritysetup cryptsetup-bin
 want fsck.vfat dosfstools
 want mcopy mtools
 want sgdisk gdisk
+want xorriso xorriso
+want isoinfo genisoimage
 want sfdisk fdisk
 want objdump binutils
 want systemd-dissect systemd-container

@@ -14,6 +14,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -131,9 +132,9 @@ func ukiName(p *plan.Plan) string {
 }
 
 // unify assembles the UKI (UAPI Unified Kernel Image specification) around the
-// stub of the base's own systemd.
-func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte) ([]byte, error) {
-	stub, sections, err := parts(p, root, k, hash)
+// stub of the base's own systemd. More is what its command line has beyond the plan's.
+func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte, more ...string) ([]byte, error) {
+	stub, sections, err := parts(p, root, k, hash, more...)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte) 
 }
 
 // parts are the stub, and all sections of the UKI but the initrd.
-func parts(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, hash []byte) (stub []byte, sections []pe.Section, err error) {
+func parts(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, hash []byte, more ...string) (stub []byte, sections []pe.Section, err error) {
 	if stub, err = root.ReadFile("usr/lib/systemd/boot/efi/linuxx64.efi.stub"); err != nil {
 		return nil, nil, fmt.Errorf("%w: the base needs the package systemd-boot-efi", err)
 	}
@@ -158,7 +159,7 @@ func parts(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, hash []byte) (stub []
 	if err != nil {
 		return nil, nil, err
 	}
-	words := append([]string{"roothash=" + hex.EncodeToString(hash)}, p.Cmdline...)
+	words := slices.Concat([]string{"roothash=" + hex.EncodeToString(hash)}, p.Cmdline, more)
 	return stub, []pe.Section{
 		{Name: ".osrel", Data: osrel},
 		{Name: ".cmdline", Data: []byte(strings.Join(words, " "))},
@@ -170,7 +171,7 @@ func parts(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, hash []byte) (stub []
 // write lays out the GPT disk (Discoverable Partitions Specification). The image
 // carries no empty space for what first boot adds.
 func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File, s *Sealed, uki []byte) error {
-	boot, err := root.ReadFile("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+	files, err := bootFiles(root, d.UKI, uki)
 	if err != nil {
 		return err
 	}
@@ -178,13 +179,22 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.F
 	if d.Size, err = s.table(f, repro.UUID("disk", p.ID).String(), p.Arch, p.Disk.RootName, p.Disk.TreeName, esp); err != nil {
 		return err
 	}
-	files := map[string]tree.Content{
+	return fat.Write(ctx, f, mib, p.Disk.ESPSize, files, espOptions("esp", p.ID))
+}
+
+// bootFiles are what lies in an EFI system partition: the boot loader, and the UKI by its name.
+func bootFiles(root *tree.Tree, name string, uki []byte) (map[string]tree.Content, error) {
+	boot, err := root.ReadFile("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+	return map[string]tree.Content{
 		"EFI/BOOT/BOOTX64.EFI":            tree.Bytes(boot),
 		"EFI/systemd/systemd-bootx64.efi": tree.Bytes(boot),
 		"loader/loader.conf":              tree.Bytes("timeout 0\nconsole-mode keep\neditor no\nrandom-seed-mode off\n"),
-		d.UKI:                             tree.Bytes(uki),
-	}
-	return fat.Write(ctx, f, mib, p.Disk.ESPSize, files, fat.Options{Label: "ESP", VolumeID: id32("esp", p.ID), Epoch: repro.DefaultEpoch, Folders: []string{"loader/credentials"}})
+		name:                              tree.Bytes(uki),
+	}, err
+}
+
+func espOptions(words ...string) fat.Options {
+	return fat.Options{Label: "ESP", VolumeID: id32(words...), Epoch: repro.DefaultEpoch, Folders: []string{"loader/credentials"}}
 }
 
 // table writes the partition table, with the root and its tree behind what is before

@@ -221,13 +221,16 @@ func (m *Machine) check() (errs []error) {
 
 var diskForm = regexp.MustCompile(`^/dev/[A-Za-z0-9_.:+/-]{1,200}$`)
 
+// IsDisk says whether a text can be the name of a disk.
+func IsDisk(name string) bool { return diskForm.MatchString(name) && path.Clean(name) == name }
+
 func (m *Machine) checkBoot() (errs []error) {
 	switch m.Boot {
 	case "", Install, Diskless, Local:
 	default:
 		errs = append(errs, m.bad("boot", "%q: want install, diskless or local", m.Boot))
 	}
-	if m.Disk != "" && (!diskForm.MatchString(m.Disk) || path.Clean(m.Disk) != m.Disk) {
+	if m.Disk != "" && !IsDisk(m.Disk) {
 		errs = append(errs, m.bad("disk", "%q: want a device such as /dev/vda or /dev/disk/by-id/…", m.Disk))
 	}
 	if m.Disk != "" && m.Boot == Local {

@@ -24,7 +24,8 @@ func made(t testing.TB) *Made {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	return &Made{Disk: f.Name(), ID: "0123456789abcdef", Role: "master", Arch: "amd64", Version: "1.37.2"}
+	boot := disktest.Disk(t, 2*mib)
+	return &Made{Disk: f.Name(), Medium: boot.Name(), ID: "0123456789abcdef", Role: "master", Arch: "amd64", Version: "1.37.2"}
 }
 
 // write makes a file of that format and that name.
@@ -48,7 +49,7 @@ func write(t testing.TB, m *Made, format, name string) string {
 // copies are the formats that are made of the disk and leave it where it is.
 func copies() (out []Format) {
 	for _, f := range All() {
-		if f.Needs == Disk && !f.Last {
+		if (f.Needs == Disk || f.Needs == Medium) && !f.Last {
 			out = append(out, f)
 		}
 	}
@@ -78,7 +79,7 @@ func TestSameBytes(t *testing.T) {
 }
 
 // hasID are the formats that give a disk an id of its own.
-var hasID = map[string]bool{"vmdk": true, "ova": true, "vhd": true, "vhdx": true}
+var hasID = map[string]bool{"vmdk": true, "ova": true, "vhd": true, "vhdx": true, "iso": true}
 
 func digest(t testing.TB, file string) string {
 	t.Helper()

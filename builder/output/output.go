@@ -18,6 +18,7 @@ type Artefact string
 const (
 	Disk    Artefact = "disk"    // the assembled raw disk
 	Netboot Artefact = "netboot" // the UKI that carries its root
+	Medium  Artefact = "medium"  // the EFI system partition of an install medium, which takes the disk, too
 	Payload Artefact = "payload" // the system extension with the Kubernetes programs
 	Images  Artefact = "images"  // the one with the container images
 	Archive Artefact = "archive" // the Kubernetes programs as a tar
@@ -39,6 +40,7 @@ const (
 type Made struct {
 	Disk    string
 	Netboot string
+	Medium  string
 	Payload string
 	Images  string
 	Archive string
@@ -78,6 +80,7 @@ func All() []Format {
 		{Name: "vhdx", Doc: "dynamic VHDX, for Hyper-V", Needs: Disk, Write: writeVHDX},
 		{Name: "gce", Doc: "image for Google Compute Engine: disk.raw of whole GiB, as tar.gz", Needs: Disk, Write: writeGCE},
 		{Name: "containerdisk", Doc: "container image of the qcow2, for KubeVirt: an OCI layout as a tar", Needs: Disk, Write: writeContainerDisk},
+		{Name: "iso", Doc: "install medium, for CD and USB: ISO 9660 and GPT", Needs: Medium, Write: writeISO},
 		{Name: "netboot", Doc: "UKI with the root in it, for UEFI HTTP boot, PXE and iPXE", Needs: Netboot, Reads: AsNetboot, Last: true, Write: writeNetboot},
 		{Name: "butane", Doc: "the node on a host, as a Butane config", Needs: Payload, Reads: AsConfig, Write: writeButane},
 		{Name: "ignition", Doc: "the node on a host, as an Ignition config", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeIgnition},
@@ -111,6 +114,7 @@ func Needed(names []string) (map[Artefact]bool, error) {
 		}
 		out[f.Needs] = true
 	}
+	out[Disk] = out[Disk] || out[Medium]
 	return out, nil
 }
 

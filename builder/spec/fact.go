@@ -42,7 +42,7 @@ var (
 	kubernetesSources = []string{"auto", "release", "gomodule", "dir", "oci"}
 	containerdSources = []string{"auto", "base", "gomodule", "release", "dir"}
 	proxyModes        = []string{"nftables", "iptables"}
-	formats           = []string{"raw", "qcow2", "raw.zst", "raw.gz", "vmdk", "ova", "vhd", "vhdx", "gce", "containerdisk", "netboot", "ignition", "butane", "cloud-init", "nocloud", "nocloud-fat", "sysext", "sysext-tar", "sysext-images"}
+	formats           = []string{"raw", "qcow2", "raw.zst", "raw.gz", "vmdk", "ova", "vhd", "vhdx", "gce", "containerdisk", "iso", "netboot", "ignition", "butane", "cloud-init", "nocloud", "nocloud-fat", "sysext", "sysext-tar", "sysext-images"}
 	bootstraps        = []string{"imgbuild", "cluster-api"}
 	hosts             = []string{"debian", "flatcar", "fcos"}
 	keeps             = []string{"modules", "hwdb", "gconv", "perl", "cni-plugins", "ctr"}

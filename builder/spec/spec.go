@@ -236,7 +236,7 @@ type Host struct {
 
 // Output is what the build writes.
 type Output struct {
-	// Formats of a disk: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk; netboot for network boot. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, sysext and sysext-images, the payloads that these name, and sysext-tar.
+	// Formats of a disk: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk; iso, a medium that installs it; netboot for network boot. For hosts: ignition, butane, cloud-init, nocloud, nocloud-fat, sysext and sysext-images, the payloads that these name, and sysext-tar.
 	Formats []string `json:"formats,omitempty"`
 	// Whether qcow2 has zstd clusters (QEMU 5.1 and newer read them), and a cloud-init config is gzip.
 	Compress bool `json:"compress"`

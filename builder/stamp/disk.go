@@ -11,6 +11,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/esp"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/gpt"
+	"github.com/imgbuild/imgbuild/internal/medium"
 	"github.com/imgbuild/imgbuild/internal/qcow2"
 	"github.com/imgbuild/imgbuild/internal/qcowview"
 	"github.com/imgbuild/imgbuild/internal/tree"
@@ -27,6 +28,7 @@ type disk struct {
 	part    *io.SectionReader
 	files   map[string]tree.Content
 	options esp.Options
+	image   *io.SectionReader // what an install medium writes to a disk; nil: it is none
 }
 
 // open reads an image's table and the files in its EFI system partition.
@@ -56,8 +58,11 @@ func open(f *os.File) (*disk, error) {
 		return nil, fault.New(fault.Verify, "it is no disk image, raw or qcow2, of a node: %w", err)
 	}
 	for _, p := range table.Partitions {
-		if p.TypeGUID == gpt.TypeESP {
+		switch {
+		case p.TypeGUID == gpt.TypeESP:
 			d.start, d.part = p.Start, io.NewSectionReader(whole, p.Start, p.Size)
+		case p.Name == medium.Partition:
+			d.image = io.NewSectionReader(whole, p.Start, p.Size)
 		}
 	}
 	if d.part == nil || d.part.Size() < esp.MinSize || d.part.Size() > esp.MaxSize || d.start%pageSize != 0 || d.part.Size()%pageSize != 0 {

@@ -15,7 +15,7 @@ const maxConfig = 1 << 20
 
 // Of reads what a machine is told from the files that it names.
 func Of(m *inventory.Machine) (Stamp, error) {
-	s := Stamp{Network: map[string][]byte{}}
+	s := Stamp{Network: map[string][]byte{}, Disk: m.Disk}
 	if m.Config != "" {
 		text, err := read(m.Config, maxConfig)
 		if err != nil {

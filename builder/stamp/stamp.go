@@ -37,7 +37,13 @@ const maxNetwork = 64 << 10
 type Stamp struct {
 	Config  []byte            // a node config; empty: none
 	Network map[string][]byte // files of systemd.network(5), systemd.netdev(5), systemd.link(5): name → text
+
+	// Of an install medium; other images leave both.
+	Disk  string // device that it writes
+	Again bool   // although that has its image already
 }
+
+func (s Stamp) empty() bool { return len(s.Config)+len(s.Network)+len(s.Disk) == 0 }
 
 // Credential is one that an image carries. What is in it is a secret.
 type Credential struct {
@@ -75,7 +81,7 @@ func Write(ctx context.Context, image, dst string, s Stamp) error {
 	defer os.Remove(out.Name()) //nolint:errcheck // gone by then, where all is well
 	err = sparse.Copy(ctx, out, in, info.Size())
 	if err == nil {
-		err = stampDisk(ctx, out, s.Config, credentials)
+		err = stampDisk(ctx, out, s, credentials)
 	}
 	if err = errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("%s: %w", image, err)
@@ -85,22 +91,33 @@ func Write(ctx context.Context, image, dst string, s Stamp) error {
 
 // Show lists what an image carries.
 func Show(image string) ([]Credential, error) {
+	out := []Credential{}
+	err := reading(image, func(d *disk) error {
+		for _, file := range slices.Sorted(maps.Keys(d.files)) {
+			if name, ok := credential(file); ok {
+				out = append(out, Credential{name, d.files[file].Size()})
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// reading opens an image to look into it.
+func reading(image string, look func(*disk) error) error {
 	in, err := os.Open(image) // #nosec G304 -- the image that the caller names
 	if err != nil {
-		return nil, fault.Wrap(fault.Usage, err)
+		return fault.Wrap(fault.Usage, err)
 	}
 	defer in.Close() //nolint:errcheck // read only
 	d, err := open(in)
+	if err == nil {
+		err = look(d)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", image, err)
+		return fmt.Errorf("%s: %w", image, err)
 	}
-	out := []Credential{}
-	for _, file := range slices.Sorted(maps.Keys(d.files)) {
-		if name, ok := credential(file); ok {
-			out = append(out, Credential{name, d.files[file].Size()})
-		}
-	}
-	return out, nil
+	return nil
 }
 
 // credential is the name of the credential in a file of the partition.
@@ -134,13 +151,16 @@ func (s Stamp) credentials() (map[string][]byte, error) {
 }
 
 // stampDisk puts credentials, and no others, into the image f.
-func stampDisk(ctx context.Context, f *os.File, node []byte, credentials map[string][]byte) error {
+func stampDisk(ctx context.Context, f *os.File, s Stamp, credentials map[string][]byte) error {
 	d, err := open(f)
 	if err != nil {
 		return err
 	}
-	if len(node) > 0 {
-		c, err := config.Parse(node)
+	if err := d.order(ctx, s, credentials); err != nil {
+		return err
+	}
+	if len(s.Config) > 0 {
+		c, err := config.Parse(s.Config)
 		if err != nil {
 			return err
 		}
@@ -200,19 +220,10 @@ func notEnd(err error) error {
 }
 
 // Role is the role whose image it is.
-func Role(image string) (string, error) {
-	in, err := os.Open(image) // #nosec G304 -- the image that the caller names
-	if err != nil {
-		return "", fault.Wrap(fault.Usage, err)
-	}
-	defer in.Close() //nolint:errcheck // read only
-	d, err := open(in)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", image, err)
-	}
-	role, err := d.role()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", image, err)
-	}
-	return role, nil
+func Role(image string) (role string, err error) {
+	err = reading(image, func(d *disk) (err error) {
+		role, err = d.role()
+		return err
+	})
+	return role, err
 }

@@ -2,6 +2,7 @@ package stamp
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,9 @@ import (
 	"github.com/imgbuild/imgbuild/internal/disktest"
 	"github.com/imgbuild/imgbuild/internal/esp"
 	"github.com/imgbuild/imgbuild/internal/gpt"
+	"github.com/imgbuild/imgbuild/internal/medium"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/node/install"
 	"github.com/imgbuild/imgbuild/internal/pe"
 	"github.com/imgbuild/imgbuild/internal/qcow2"
 	"github.com/imgbuild/imgbuild/internal/qcowview"
@@ -69,6 +72,53 @@ func saved(t testing.TB, name string) string {
 	dir := filepath.Join(t.TempDir(), "demo")
 	must(t, c.Save(dir))
 	return filepath.Join(dir, name)
+}
+
+// installer is an install medium for the disk in node's raw image, framed by its table alone.
+func installer(t testing.TB) string {
+	t.Helper()
+	raw, err := os.ReadFile(node(t)["raw"])
+	must(t, err)
+	iso := filepath.Join(t.TempDir(), "worker.iso")
+	f, err := os.Create(iso)
+	must(t, err)
+	defer f.Close()
+	table := gpt.Table{GUID: repro.UUID("m").String(), Partitions: []gpt.Partition{
+		{Name: "imgbuild-medium", TypeGUID: gpt.TypeESP, GUID: repro.UUID("me").String(), Start: mib, Size: esp.MinSize},
+		{Name: medium.Partition, TypeGUID: medium.TypeImage, GUID: repro.UUID("mi").String(), Start: mib + esp.MinSize, Size: int64(len(raw))}}}
+	_, err1 := f.WriteAt(raw[mib:mib+esp.MinSize], mib)
+	_, err2 := f.WriteAt(raw, mib+esp.MinSize)
+	must(t, errors.Join(err1, err2, f.Truncate(table.DiskSize()), gpt.Write(f, table)))
+	return iso
+}
+
+// TestMedium gives an install medium its order, and takes it away again.
+func TestMedium(t *testing.T) {
+	iso, config := installer(t), worker(t)
+	before, raw := digest(t, iso), ""
+	for _, again := range []bool{false, true} {
+		copied := filepath.Join(t.TempDir(), "w1.iso")
+		must(t, Write(t.Context(), iso, copied, Stamp{Config: config, Disk: "/dev/vda", Again: again}))
+		raw = disktest.Tool(t, "mtype", "-i", copied+"@@1M", "::loader/credentials/imgbuild.install.cred")
+		var order install.Order
+		must(t, json.Unmarshal([]byte(raw), &order))
+		all, err := os.ReadFile(copied)
+		must(t, err)
+		image := all[mib+esp.MinSize : len(all)-mib]
+		if want := (install.Order{Disk: "/dev/vda", SHA256: fmt.Sprintf("%x", sha256.Sum256(image)), Size: int64(len(image)), Again: again}); order != want {
+			t.Errorf("the order is %+v, want %+v", order, want)
+		}
+		must(t, Write(t.Context(), copied, copied, Stamp{}))
+		if digest(t, copied) != before {
+			t.Error("cleared, the medium is not what it was")
+		}
+	}
+	if is, err := Medium(iso); err != nil || !is {
+		t.Error(is, err)
+	}
+	if is, err := Medium(node(t)["raw"]); err != nil || is {
+		t.Error(is, err)
+	}
 }
 
 // digest is that of the disk in an image.
@@ -150,6 +200,7 @@ func TestRefused(t *testing.T) {
 		"another role's":     {images["raw"], Stamp{Config: master}, "a worker's image, the node config is a master's"},
 		"no name for a file": {images["raw"], net("../a.network", "[Match]\n"), "want a name such as"},
 		"another kind":       {images["raw"], net("a.service", "[Match]\n"), "want a name such as"},
+		"a medium, no disk":  {installer(t), Stamp{Config: config}, "say which disk it writes"},
 		"empty":              {images["raw"], net("a.network", ""), "want text"},
 		"no section":         {images["raw"], net("a.netdev", "[Match]\n"), "systemd.netdev(5)"},
 	} {

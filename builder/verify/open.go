@@ -16,6 +16,7 @@ type opened struct {
 	format  string
 	size    int64
 	scratch *os.File // what it was unpacked to; nil: it is read where it lies
+	medium  *medium  // what brings it to a machine; nil: it is a disk itself
 }
 
 // close gives the scratch file back.
@@ -40,6 +41,7 @@ var formats = []format{
 	{"vmdk", false, begins("KDMV"), direct(openVMDK)},
 	{"vhdx", false, begins("vhdxfile"), direct(openVHDX)},
 	{"vhd", false, isVHD, direct(openVHD)},
+	{"iso", false, isMedium, openMedium},
 	{"ova", true, firstIn(isDescriptor), openOVA},
 	{"containerdisk", true, firstIn(isLayout), openContainerDisk},
 	{"raw.zst", true, begins("\x28\xb5\x2f\xfd"), openZstd},

@@ -7,6 +7,7 @@ package verify
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -87,7 +88,7 @@ func image(ctx context.Context, file string, visit func(fs.FS) error) (*Report, 
 		return Config(file, asked(file))
 	}
 	r := &Report{Format: disk.format, Size: disk.size, Findings: []Finding{}, visit: visit}
-	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {
+	if err := guard(func() error { return errors.Join(r.read(ctx, disk), r.readMedium(disk.medium)) }); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return r, nil

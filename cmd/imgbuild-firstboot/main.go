@@ -3,7 +3,7 @@
 // it says how far the node has come, and exits with 1 where it is no member; with
 // "livez" it asks the local API server whether it lives, for keepalived; with "images"
 // it gives containerd, before that starts, the container images on board; with
-// "install" it writes an image to the disk of a machine that booted by network for that;
+// "install" it writes an image to the disk of a machine that booted for that, by network or from a medium;
 // where others run kubeadm, it keeps the machine id with "identity", and has Ignition do
 // with "ignition" what the machine's user data says where that is Ignition's.
 package main

@@ -73,7 +73,7 @@ func buildFlags(cmd *cobra.Command, o *builder.Options) (say func()) {
 	f.StringVar(&o.CacheDir, "cache", "", "cache folder (default: imgbuild below the XDG cache folder)")
 	f.BoolVar(&o.Offline, "offline", false, "use no network: every input must be pinned and in the cache (see imgbuild fetch)")
 	f.StringVar(&o.ToolDir, "tools", "", "folder of imgbuild's node programs (default: beside imgbuild)")
-	f.StringSliceVar(&formats, "format", nil, "output formats: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk (disks); netboot (network boot); ignition, butane, cloud-init, nocloud, nocloud-fat, sysext, sysext-tar, sysext-images (hosts)")
+	f.StringSliceVar(&formats, "format", nil, "output formats: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk (disks); iso (install medium); netboot (network boot); ignition, butane, cloud-init, nocloud, nocloud-fat, sysext, sysext-tar, sysext-images (hosts)")
 	f.BoolVar(&compress, "compress", false, "write qcow2 with zstd clusters, a cloud-init config with gzip (output.compress in the spec)")
 	f.StringVar(&o.Host, "base", "", "operating system of the host that reads a config: debian, flatcar, fcos (host.os in the spec)")
 	return func() {

@@ -24,15 +24,18 @@ is; the settings lie in the EFI system partition, as systemd credentials.
 
   imgbuild stamp out/worker.qcow2 -o w1.qcow2 --config cluster/worker.yaml --hostname w1
   imgbuild stamp out/worker.qcow2 -o copies --inventory machines.yaml
+  imgbuild stamp out/worker.iso -o w1.iso --config cluster/worker.yaml --disk /dev/vda
+
+An install medium (format iso) passes them on to the disk that it writes.
 
 A copy holds secrets: it is for its owner alone (mode 0600), and for one machine.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Image = args[0]
-			own := o.Config+o.Hostname != "" || len(o.SSHKeys)+len(o.Network) > 0
+			own := o.Config+o.Hostname+o.Disk != "" || len(o.SSHKeys)+len(o.Network) > 0
 			switch {
 			case own && o.Inventory != "":
-				return fault.New(fault.Usage, "--inventory says what each machine gets: leave --config, --hostname, --ssh-key and --network to it")
+				return fault.New(fault.Usage, "--inventory says what each machine gets: leave --config, --hostname, --ssh-key, --network and --disk to it")
 			case list && clear || (list || clear) && (own || o.Inventory != ""):
 				return fault.New(fault.Usage, "--show, --clear and what is stamped are three things: ask for one")
 			case list:
@@ -68,6 +71,8 @@ A copy holds secrets: it is for its owner alone (mode 0600), and for one machine
 	f.StringVar(&o.Hostname, "hostname", "", "the machine's name, in the node config")
 	f.StringArrayVar(&o.SSHKeys, "ssh-key", nil, "public key `file` of who may log in, in the node config (repeatable)")
 	f.StringArrayVar(&o.Network, "network", nil, "`file` for the network, as systemd.network(5) has it, .netdev or .link (repeatable)")
+	f.StringVar(&o.Disk, "disk", "", "`device` of the machine that an install medium writes, and all of which is lost")
+	f.BoolVar(&o.Again, "again", false, "let an install medium write a disk that has its image already")
 	f.StringVar(&o.Inventory, "inventory", "", "`file` that lists machines: a copy for each of the image's role")
 	f.BoolVar(&list, "show", false, "list what the image is stamped with")
 	f.BoolVar(&clear, "clear", false, "take away what the image is stamped with")

@@ -58,6 +58,7 @@ var forbidden = []struct {
 	{"builder/verify", "internal/verity", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/gpt", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/esp", nil, "the checker shares nothing with the writers"},
+	{"builder/verify", "internal/iso9660", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/pe", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/qcow2", nil, "the checker shares nothing with the writers"},
 	{"builder/verify", "internal/containerd", nil, "the checker shares nothing with the writers"},

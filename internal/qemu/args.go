@@ -47,6 +47,7 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 		id := "extra" + strconv.Itoa(i)
 		args = append(args, "-drive", "if=none,id="+id+",format=raw,readonly=on,file="+esc(file), "-device", "virtio-blk-pci,drive="+id)
 	}
+	args = append(args, media(o)...)
 	if o.Kernel != "" {
 		args = append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline)
 	}
@@ -63,6 +64,17 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 	}
 	creds, err := credentialArgs(o)
 	return append(args, creds...), err
+}
+
+// media are what can be taken out.
+func media(o Options) (args []string) {
+	if o.CD != "" {
+		args = append(args, "-drive", "if=none,id=cd,format=raw,readonly=on,media=cdrom,file="+esc(o.CD), "-device", "ide-cd,drive=cd")
+	}
+	if o.Stick != "" {
+		args = append(args, "-drive", "if=none,id=stick,format=raw,readonly=on,file="+esc(o.Stick), "-device", "qemu-xhci,id=usb", "-device", "usb-storage,bus=usb.0,drive=stick,removable=on")
+	}
+	return args
 }
 
 // disk is the -drive of the overlay, and its -device. What the guest flushes is not flushed on the

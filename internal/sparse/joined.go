@@ -76,6 +76,15 @@ const copied = 16 << 20
 // Copy makes the first size bytes of dst, an empty file, those of src, with src's holes.
 // Both files' offsets move. The kernel copies, or lets the two share what it can.
 func Copy(ctx context.Context, dst, src *os.File, size int64) error {
+	if err := CopyTo(ctx, dst, 0, src, size); err != nil {
+		return err
+	}
+	return dst.Truncate(size)
+}
+
+// CopyTo puts the first size bytes of src at a place in dst, as Copy does; where src has holes,
+// dst is left alone, and must have zeros.
+func CopyTo(ctx context.Context, dst *os.File, to int64, src *os.File, size int64) error {
 	for at := int64(0); at < size; {
 		start, end, err := next(src, at, size)
 		if err != nil {
@@ -86,7 +95,7 @@ func Copy(ctx context.Context, dst, src *os.File, size int64) error {
 				return err
 			}
 			_, err1 := src.Seek(at, io.SeekStart)
-			_, err2 := dst.Seek(at, io.SeekStart)
+			_, err2 := dst.Seek(to+at, io.SeekStart)
 			if err := errors.Join(err1, err2); err != nil {
 				return err
 			}
@@ -95,5 +104,5 @@ func Copy(ctx context.Context, dst, src *os.File, size int64) error {
 			}
 		}
 	}
-	return dst.Truncate(size)
+	return nil
 }

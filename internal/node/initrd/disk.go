@@ -3,6 +3,7 @@ package initrd
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,8 +60,7 @@ func uevent(file string) map[string]string {
 	return out
 }
 
-// partitionUUIDs reads the primary GUID partition table (UEFI specification,
-// section 5.3) of a disk with sectors of 512 or 4096 bytes: number → UUID.
+// partitionUUIDs reads the partition table of a disk: number → UUID.
 func partitionUUIDs(disk string) map[int]string {
 	out := map[int]string{}
 	f, err := os.Open(disk) // #nosec G304 -- a block device that the kernel named
@@ -68,9 +68,25 @@ func partitionUUIDs(disk string) map[int]string {
 		return out
 	}
 	defer f.Close() //nolint:errcheck // read only
+	for number, e := range entries(f, 0) {
+		out[number] = e.uuid
+	}
+	return out
+}
+
+// extent is an entry of a partition table; start and size are in bytes.
+type extent struct {
+	uuid        string
+	start, size int64
+}
+
+// entries reads the primary GUID partition table (UEFI specification, section 5.3) of a disk
+// that begins at base, with sectors of 512 or 4096 bytes: number → partition.
+func entries(disk io.ReaderAt, base int64) map[int]extent {
+	out := map[int]extent{}
 	for _, sector := range []int64{512, 4096} {
 		head := make([]byte, 92)
-		if _, err := f.ReadAt(head, sector); err != nil || string(head[:8]) != "EFI PART" {
+		if _, err := disk.ReadAt(head, base+sector); err != nil || string(head[:8]) != "EFI PART" {
 			continue
 		}
 		le := binary.LittleEndian
@@ -79,12 +95,13 @@ func partitionUUIDs(disk string) map[int]string {
 			continue
 		}
 		table := make([]byte, count*size)
-		if _, err := f.ReadAt(table, at*sector); err != nil {
+		if _, err := disk.ReadAt(table, base+at*sector); err != nil {
 			continue
 		}
 		for i := range int(count) {
-			entry := table[i*int(size):]
-			out[i+1] = uuidOf(mixedEndian(entry[16:32]))
+			e := table[i*int(size):]
+			first, last := int64(le.Uint64(e[32:])), int64(le.Uint64(e[40:])) // #nosec G115 -- as above
+			out[i+1] = extent{uuidOf(mixedEndian(e[16:32])), first * sector, (last - first + 1) * sector}
 		}
 	}
 	return out

@@ -7,7 +7,8 @@
 // The partitions are found as the Discoverable Partitions Specification says:
 // the first half of the root hash is the root partition's UUID, the second half
 // the verity partition's. Where the RAM disk carries the root itself (package
-// internal/netboot), no disk is looked for. It is not a general initrd: no LUKS, LVM
+// internal/netboot), no disk is looked for; on a medium that nodes are installed from
+// (package internal/medium), the root is in the image there. It is not a general initrd: no LUKS, LVM
 // or network.
 package initrd
 
@@ -17,10 +18,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgbuild/imgbuild/internal/medium"
 )
 
 // VarLabel is the GPT name of the partition that becomes /var.
@@ -54,11 +58,14 @@ func Run() error {
 	if err != nil {
 		return err
 	}
-	alone := inMemory()
+	alone, installs := inMemory(), slices.Contains(strings.Fields(string(line)), medium.Word)
 	var root, tree string
-	if alone {
+	switch {
+	case alone:
 		root, tree, err = memoryRoot()
-	} else {
+	case installs:
+		root, tree, err = mediumRoot(hash, drivers)
+	default:
 		root, tree, err = waitForRoot(hash, drivers)
 	}
 	if err != nil {
@@ -79,8 +86,8 @@ func Run() error {
 	}
 	state := partitions("/sys/class/block", "/dev").sibling(root, VarLabel)
 	var args []string
-	if alone {
-		where, more, err := withoutDisk(toSystem, units)
+	if alone || installs {
+		where, more, err := withoutDisk(toSystem, units, installs)
 		if err != nil {
 			return err
 		}

@@ -84,13 +84,13 @@ func loop(file string) (device string, err error) {
 const memory = "memory"
 
 // withoutDisk tells systemd, for this boot, where /var is on a machine that booted by
-// network, and returns that and systemd's own arguments.
-func withoutDisk(credentials, into string) (where string, args []string, err error) {
+// network, and returns that and systemd's own arguments. One that is there to install is no node.
+func withoutDisk(credentials, into string, installs bool) (where string, args []string, err error) {
 	where = memory
 	if text, err := os.ReadFile(filepath.Join(credentials, VarCredential)); err == nil { // #nosec G304 -- a fixed place
 		where = strings.TrimSpace(string(text))
 	}
-	if _, err := os.Stat(filepath.Join(credentials, InstallCredential)); err == nil {
+	if _, err := os.Stat(filepath.Join(credentials, InstallCredential)); err == nil || installs {
 		where, args = memory, []string{"--unit=" + installTarget}
 	}
 	files := map[string]string{"var.mount": varInMemory}
@@ -107,7 +107,11 @@ func withoutDisk(credentials, into string) (where string, args []string, err err
 		}
 	}
 	if where == memory {
-		for _, unit := range []string{"systemd-repart.service", "systemd-growfs@var.service"} {
+		masked := []string{"systemd-repart.service", "systemd-growfs@var.service"}
+		if installs {
+			masked = append(masked, "systemd-networkd-wait-online.service") // what is installed is at hand
+		}
+		for _, unit := range masked {
 			err = errors.Join(err, os.Symlink("/dev/null", filepath.Join(into, unit)))
 		}
 	}

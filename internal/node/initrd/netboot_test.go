@@ -17,13 +17,15 @@ func TestWithoutDisk(t *testing.T) {
 		units       string
 		want        string // in them
 		fails       string
+		installs    bool
 	}{
-		"nothing said": {nil, memory, nil, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", ""},
-		"memory":       {map[string]string{VarCredential: "memory\n"}, memory, nil, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", ""},
-		"a disk":       {map[string]string{VarCredential: "/dev/vda"}, "/dev/vda", nil, "systemd-repart.service.d", "test -b /dev/vda &&", ""},
-		"an install":   {map[string]string{VarCredential: "/dev/vda", InstallCredential: "{}"}, memory, []string{"--unit=imgbuild-install.target"}, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", ""},
-		"a word":       {map[string]string{VarCredential: "vda"}, "", nil, "", "", `"vda" is no device`},
-		"a command":    {map[string]string{VarCredential: "/dev/vda; reboot"}, "", nil, "", "", "is no device"},
+		"nothing said": {nil, memory, nil, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", "", false},
+		"memory":       {map[string]string{VarCredential: "memory\n"}, memory, nil, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", "", false},
+		"a disk":       {map[string]string{VarCredential: "/dev/vda"}, "/dev/vda", nil, "systemd-repart.service.d", "test -b /dev/vda &&", "", false},
+		"an install":   {map[string]string{VarCredential: "/dev/vda", InstallCredential: "{}"}, memory, []string{"--unit=imgbuild-install.target"}, "systemd-growfs@var.service systemd-repart.service var.mount", "Type=tmpfs", "", false},
+		"a word":       {map[string]string{VarCredential: "vda"}, "", nil, "", "", `"vda" is no device`, false},
+		"a command":    {map[string]string{VarCredential: "/dev/vda; reboot"}, "", nil, "", "", "is no device", false},
+		"a medium":     {nil, memory, []string{"--unit=imgbuild-install.target"}, "systemd-growfs@var.service systemd-networkd-wait-online.service systemd-repart.service var.mount", "Type=tmpfs", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			from, into := t.TempDir(), filepath.Join(t.TempDir(), "units")
@@ -32,7 +34,7 @@ func TestWithoutDisk(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			where, args, err := withoutDisk(from, into)
+			where, args, err := withoutDisk(from, into, c.installs)
 			if c.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), c.fails) {
 					t.Errorf("error %v", err)

@@ -33,6 +33,12 @@ func openVerity(name, data, tree string, hash []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("verity table: %w", err)
 	}
+	return mapped(name, super.DataBlocks*uint64(super.DataBlockSize)/512, "verity", params)
+}
+
+// mapped makes a read-only device of device-mapper's, of so many sectors of 512 bytes, and
+// returns its path.
+func mapped(name string, sectors uint64, target, params string) (string, error) {
 	ctl, err := dm.Open()
 	if err != nil {
 		return "", err
@@ -41,9 +47,8 @@ func openVerity(name, data, tree string, hash []byte) (string, error) {
 	if _, err := ctl.CreateDevice(name); err != nil {
 		return "", err
 	}
-	sectors := super.DataBlocks * uint64(super.DataBlockSize) / 512
-	if err := ctl.LoadTable(name, []dm.Target{{SectorStart: 0, Length: sectors, Type: "verity", Params: params}}); err != nil {
-		return "", fmt.Errorf("dm-verity refuses the root file system: %w", err)
+	if err := ctl.LoadTable(name, []dm.Target{{SectorStart: 0, Length: sectors, Type: target, Params: params}}); err != nil {
+		return "", fmt.Errorf("device-mapper refuses %s as %s: %w", name, target, err)
 	}
 	if err := ctl.SuspendDevice(name, false); err != nil {
 		return "", err

@@ -1,10 +1,11 @@
-// Package install writes a disk image to the disk of a machine that booted by network to
-// be installed, puts the machine's own credentials into it, and reboots. It knows no
+// Package install writes a disk image to the disk of a machine that booted by network, or from
+// a medium, to be installed, puts the machine's own credentials into it, and reboots. It knows no
 // cluster: the machine that it leaves behind is a node, not this.
 package install
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,6 +22,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
+	"github.com/imgbuild/imgbuild/internal/medium"
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
@@ -39,11 +41,12 @@ type Installer struct {
 
 // Order is what the credential imgbuild.install says.
 type Order struct {
-	Disk   string `json:"disk"`   // the device that is overwritten
-	URL    string `json:"url"`    // of the disk image, packed by zstd
-	SHA256 string `json:"sha256"` // of the disk image, hex
-	Size   int64  `json:"size"`   // of it, bytes
-	Done   string `json:"done"`   // URL that hears by a POST that the disk is written; empty: nobody
+	Disk   string `json:"disk"`            // the device that is overwritten
+	URL    string `json:"url"`             // of the disk image, packed by zstd; empty: it is on the medium
+	SHA256 string `json:"sha256"`          // of the disk image, hex
+	Size   int64  `json:"size"`            // of it, bytes
+	Done   string `json:"done"`            // URL that hears by a POST that the disk is written; empty: nobody
+	Again  bool   `json:"again,omitempty"` // overwrite the disk although it has this image already
 }
 
 // Credentials that are the installer's, and not the installed machine's.
@@ -58,27 +61,37 @@ const tableSize = 1 << 20
 
 // Run writes a disk image to the machine's disk, reads it back, puts the machine's
 // own credentials into its EFI system partition, and reboots. What had been on the disk
-// is gone, as soon as the image's first byte has come.
+// is gone, as soon as the image's first byte has come. On a medium that brings no order it
+// writes nothing, and says what to do.
 func (a *Installer) Run(ctx context.Context) error {
-	text, err := os.ReadFile(filepath.Join(a.Credential, OrderCredential)) // #nosec G304 -- systemd's folder
+	in, err := a.order()
+	if errors.Is(err, os.ErrNotExist) && a.onMedium() {
+		a.guide()
+		return nil
+	}
 	if err != nil {
 		return err
-	}
-	var in Order
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&in); err != nil {
-		return fmt.Errorf("the credential %s: %w", OrderCredential, err)
 	}
 	if err := a.await(ctx, in.Disk); err != nil {
 		return err
 	}
-	a.tell("writing %s to %s, which loses all it had", in.URL, in.Disk)
+	if in.URL == "" {
+		if may, err := a.mayWrite(in); err != nil || !may {
+			return err
+		}
+	}
+	a.tell("writing %s to %s, which loses all it had", in.from(), in.Disk)
 	if err := a.writeDisk(ctx, in); err != nil {
 		return fmt.Errorf("writing %s: %w", in.Disk, err)
 	}
 	if err := a.stampDisk(ctx, in.Disk); err != nil {
+		err = errors.Join(err, a.spoil(in.Disk))
 		return fmt.Errorf("writing the machine's settings to %s: %w", in.Disk, err)
+	}
+	if in.URL == "" {
+		if err := a.bootFrom(in.Disk); err != nil {
+			a.tell("firmware does not learn to boot %s (take the medium out): %v", in.Disk, err)
+		}
 	}
 	if in.Done != "" {
 		if err := report(ctx, in.Done); err != nil {
@@ -92,6 +105,23 @@ func (a *Installer) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// order reads what the machine is to do.
+func (a *Installer) order() (in Order, err error) {
+	text, err := os.ReadFile(filepath.Join(a.Credential, OrderCredential)) // #nosec G304 -- systemd's folder
+	if err != nil {
+		return in, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&in); err != nil {
+		return in, fmt.Errorf("the credential %s: %w", OrderCredential, err)
+	}
+	return in, nil
+}
+
+// from is what the image is called.
+func (in Order) from() string { return cmp.Or(in.URL, "the medium's image") }
 
 func (a *Installer) tell(format string, args ...any) {
 	_, _ = fmt.Fprintf(a.Console, format+"\n", args...)
@@ -109,7 +139,7 @@ func (a *Installer) await(ctx context.Context, device string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("this machine has no %s within %v: name the right disk in the inventory", device, diskWait)
+			return fmt.Errorf("this machine has no %s within %v: name the right one", device, diskWait)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -126,37 +156,25 @@ func (a *Installer) writeDisk(ctx context.Context, in Order) error {
 	if room, err := disk.Seek(0, io.SeekEnd); err != nil || room < in.Size || in.Size < 2*tableSize {
 		return fmt.Errorf("it has %d bytes, the image takes %d: %w", room, in.Size, errors.Join(err, errors.New("name a larger disk")))
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, in.URL, nil)
+	image, err := a.open(ctx, in)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read only
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: the server answers %s", in.URL, resp.Status)
-	}
-	z, err := zstd.NewReader(resp.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
-	if err != nil {
-		return err
-	}
-	defer z.Close()
+	defer image.Close() //nolint:errcheck // read only
 	first := make([]byte, tableSize)
-	if _, err := io.ReadFull(z, first); err != nil {
-		return fmt.Errorf("%s: %w", in.URL, err)
+	if _, err := io.ReadFull(image, first); err != nil {
+		return fmt.Errorf("%s: %w", in.from(), err)
 	}
 	if _, err := disk.WriteAt(make([]byte, tableSize), 0); err != nil {
 		return err
 	}
 	sum := sha256.New()
 	sum.Write(first)
-	if err := a.fill(disk, io.TeeReader(io.LimitReader(z, in.Size-tableSize+1), sum), in.Size); err != nil {
+	if err := a.fill(disk, io.TeeReader(io.LimitReader(image, in.Size-tableSize+1), sum), in.Size); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != in.SHA256 {
-		return fmt.Errorf("%s has the digest %s, want %s", in.URL, got, in.SHA256)
+		return fmt.Errorf("%s has the digest %s, want %s", in.from(), got, in.SHA256)
 	}
 	if err := errors.Join(disk.Sync(), forget(disk)); err != nil {
 		return err
@@ -172,6 +190,51 @@ func (a *Installer) writeDisk(ctx context.Context, in Order) error {
 	}
 	_, err = disk.WriteAt(first, 0)
 	return errors.Join(err, disk.Sync())
+}
+
+// open is the image as it is on a disk.
+func (a *Installer) open(ctx context.Context, in Order) (io.ReadCloser, error) {
+	if in.URL == "" {
+		return os.Open(filepath.Join(a.Root, medium.Image)) // #nosec G304 -- a fixed place
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, in.URL, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, errors.Join(fmt.Errorf("%s: the server answers %s", in.URL, resp.Status), resp.Body.Close())
+	}
+	z, err := zstd.NewReader(resp.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+	if err != nil {
+		return nil, errors.Join(err, resp.Body.Close())
+	}
+	return unpacked{z, resp.Body}, nil
+}
+
+// unpacked is a body that is unpacked as it comes.
+type unpacked struct {
+	*zstd.Decoder
+	body io.Closer
+}
+
+// Close implements io.Closer.
+func (u unpacked) Close() error {
+	u.Decoder.Close()
+	return u.body.Close()
+}
+
+// spoil takes the partition table from a disk that is not finished: it boots nothing.
+func (a *Installer) spoil(name string) error {
+	disk, err := os.OpenFile(filepath.Join(a.Root, name), os.O_WRONLY|os.O_EXCL, 0) // #nosec G304 -- the disk that was written just now
+	if err != nil {
+		return err
+	}
+	_, err = disk.WriteAt(make([]byte, tableSize), 0)
+	return errors.Join(err, disk.Sync(), disk.Close())
 }
 
 // fill writes all but the beginning, and says how far it is.
