@@ -34,6 +34,8 @@ want nft nftables
 want /usr/lib/dracut/modules.d/30ignition/ignition ignition
 want openssl openssl
 want /usr/lib/ipxe/snponly.efi ipxe
+want /usr/lib/grub/i386-pc/kernel.img grub-pc-bin
+want grub-mkimage grub-common
 want softhsm2-util softhsm2
 want pkcs11-tool opensc
 want e2fsck e2fsprogs

@@ -59,7 +59,7 @@ func (s *Sealed) RootHash() string { return hex.EncodeToString(s.hash) }
 // Seal begins the disk in the scratch folder dir. The root file system is written
 // where it stays, so that no byte of it is copied.
 func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init []byte, dir string, cache *store.Store) (*Sealed, error) {
-	s := &Sealed{path: filepath.Join(dir, "disk.raw"), dataAt: mib + p.Disk.ESPSize}
+	s := &Sealed{path: filepath.Join(dir, "disk.raw"), dataAt: mib + p.Disk.ESPSize + biosSize(p)}
 	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
@@ -175,9 +175,22 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.F
 	if err != nil {
 		return err
 	}
-	esp := gpt.Partition{Name: "imgbuild-esp", TypeGUID: gpt.TypeESP, GUID: repro.UUID("esp", p.ID).String(), Start: mib, Size: p.Disk.ESPSize}
-	if d.Size, err = s.table(f, repro.UUID("disk", p.ID).String(), p.Arch, p.Disk.RootName, p.Disk.TreeName, esp); err != nil {
+	before := []gpt.Partition{{Name: "imgbuild-esp", TypeGUID: gpt.TypeESP, GUID: repro.UUID("esp", p.ID).String(), Start: mib, Size: p.Disk.ESPSize}}
+	if p.Disk.BIOS {
+		before = append(before, biosPartition(p))
+		commands, err := biosCommands(d.UKI, uki)
+		if err != nil {
+			return err
+		}
+		files[biosConfig] = tree.Bytes(commands)
+	}
+	if d.Size, err = s.table(f, repro.UUID("disk", p.ID).String(), p.Arch, p.Disk.RootName, p.Disk.TreeName, before...); err != nil {
 		return err
+	}
+	if p.Disk.BIOS {
+		if err := writeBIOS(f, root, biosPartition(p).Start); err != nil {
+			return err
+		}
 	}
 	return fat.Write(ctx, f, mib, p.Disk.ESPSize, files, espOptions("esp", p.ID))
 }

@@ -75,7 +75,11 @@ func kernel() Component {
 			if n.Base.OCI != "" {
 				return Wants{}
 			}
-			return Wants{Packages: []string{kernelPackages[n.Base.Kernel], "kmod", "systemd-boot-efi"}}
+			w := Wants{Packages: []string{kernelPackages[n.Base.Kernel], "kmod", "systemd-boot-efi"}}
+			if n.Disk.BIOS {
+				w.Packages = append(w.Packages, "grub-pc-bin")
+			}
+			return w
 		},
 		Add: func(n *spec.Node, f Facts) (Addition, error) {
 			files, err := overlay("kernel", view{Node: n, Facts: f})

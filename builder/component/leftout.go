@@ -73,6 +73,11 @@ var liveModules = []string{
 	"drivers/platform/x86/intel", "drivers/platform/x86/amd", "drivers/platform/x86/wmi*.ko*", "drivers/platform/x86/dell/dcdbas.ko*", "drivers/platform/x86/dell/dell_rbu.ko*",
 }
 
+// grubLeftOut is what comes with GRUB's parts, which the build reads: its programs, and what
+// they would do to a running system.
+var grubLeftOut = LeftOut{"grub", []string{"usr/bin/grub-*", "usr/sbin/grub-*", "usr/share/grub", "usr/lib/grub/grub-mkconfig_lib", "etc/grub.d", "etc/default/grub*",
+	"usr/lib/systemd/system/grub-*", "usr/lib/systemd/system/*/grub-*", "etc/systemd/system/*/grub-*", "etc/init.d/grub-*", "etc/rc*.d/*grub-*", "usr/lib/systemd/system-sleep/grub*"}, nil}
+
 func below(dir string, names []string) []string {
 	out := make([]string, len(names))
 	for i, name := range names {
@@ -97,6 +102,9 @@ func LeftOuts(n *spec.Node) (out []LeftOut) {
 			l.But = below("usr/lib/cni/", pluginsOf(n))
 		}
 		out = append(out, l.LeftOut)
+	}
+	if n.Disk.BIOS && n.Base.OCI == "" {
+		out = append(out, grubLeftOut)
 	}
 	return out
 }

@@ -51,6 +51,7 @@ type Disk struct {
 	ESPSize  int64  `json:"espSize"`
 	RootName string `json:"rootName"` // GPT names
 	TreeName string `json:"treeName"`
+	BIOS     bool   `json:"bios,omitempty"` // it boots by BIOS, too
 }
 
 // Output is one file that the build writes.
@@ -91,7 +92,7 @@ func Ask(n *spec.Node) []lock.Request {
 // Make decides. Tools are the digests of imgbuild's own executables that go on the node.
 func Make(n *spec.Node, pins []lock.Pin, tools map[string]string) (*Plan, error) {
 	p := &Plan{Role: n.Role, Arch: n.Arch, Spec: n, Inputs: pins, Tools: tools, LeftOut: component.LeftOuts(n),
-		Disk: Disk{ESPSize: espSize, RootName: "imgbuild-root", TreeName: "imgbuild-verity"}}
+		Disk: Disk{ESPSize: espSize, RootName: "imgbuild-root", TreeName: "imgbuild-verity", BIOS: n.Disk.BIOS}}
 	facts := factsOf(pins)
 	p.Images = facts.Images
 	var added []component.Addition

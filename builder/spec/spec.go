@@ -218,6 +218,8 @@ type User struct {
 type Disk struct {
 	// Least size of /var, which grows to the disk at first boot: "4Gi".
 	VarSize string `json:"varSize,omitempty"`
+	// Whether the disk boots by BIOS, too, with GRUB: for machines without UEFI. Nothing checks what BIOS boots.
+	BIOS bool `json:"bios,omitempty"`
 }
 
 // Host is an operating system that imgbuild did not build, and that a config makes a node.

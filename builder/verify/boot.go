@@ -16,8 +16,9 @@ import (
 	"github.com/imgbuild/imgbuild/internal/diskview"
 )
 
-// readBoot reads the ESP: a boot loader where firmware looks, and one UKI.
-func (r *Report) readBoot(esp *io.SectionReader) error {
+// readBoot reads the ESP: a boot loader where firmware looks, and one UKI; with a BIOS
+// boot partition on the disk what GRUB is told, too.
+func (r *Report) readBoot(esp *io.SectionReader, bios bool) error {
 	boot, err := fat32.Read(diskview.View{SectionReader: esp}, esp.Size(), 0, sectorSize)
 	if err != nil {
 		return fmt.Errorf("reading the EFI system partition: %w", err)
@@ -40,7 +41,10 @@ func (r *Report) readBoot(esp *io.SectionReader) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", r.UKI, err)
 	}
-	return r.readUKI(bytes.NewReader(data), int64(len(data)))
+	if err := r.readUKI(bytes.NewReader(data), int64(len(data))); err != nil || !bios {
+		return err
+	}
+	return r.checkBIOS(boot, data)
 }
 
 // readWhole reads a file into memory of its size, which most is the limit of.

@@ -45,7 +45,7 @@ func FuzzESP(f *testing.F) {
 	f.Add(boot)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := &Report{}
-		_ = guard(func() error { return r.readBoot(whole(data)) })
+		_ = guard(func() error { return r.readBoot(whole(data), true) })
 	})
 }
 

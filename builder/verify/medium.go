@@ -41,7 +41,7 @@ func (r *Report) readMedium(m *medium) error {
 		return nil
 	}
 	boot := &Report{}
-	if err := boot.readBoot(section(m.volume, m.esp)); err != nil {
+	if err := boot.readBoot(section(m.volume, m.esp), false); err != nil {
 		return fmt.Errorf("the medium: %w", err)
 	}
 	for _, f := range boot.Findings {

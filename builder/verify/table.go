@@ -23,6 +23,7 @@ type Partition struct {
 const (
 	typeESP    = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 	typeRoot   = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+	typeBIOS   = "21686148-6449-6e6f-744e-656564454649"
 	typeData   = "0fc63daf-8483-4772-8e79-3d69d8477de4" // any
 	typeVerity = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"
 )

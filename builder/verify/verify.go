@@ -150,7 +150,7 @@ func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
 		return nil
 	}
 	kept := &kept{disk: disk, size: r.Size, at: map[int64][]byte{}}
-	if err := r.readBoot(section(kept, esp)); err != nil {
+	if err := r.readBoot(section(kept, esp), find(parts, typeBIOS) != nil); err != nil {
 		return err
 	}
 	if r.RootHash == "" {

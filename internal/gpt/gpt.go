@@ -33,6 +33,7 @@ const (
 // Partition types of the Discoverable Partitions Specification.
 const (
 	TypeESP             = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+	TypeBIOS            = "21686148-6449-6e6f-744e-656564454649" // GRUB's, which no specification has
 	TypeVar             = "4d21b016-b534-45c2-a9fb-5c16e091fd2d"
 	TypeRootAMD64       = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 	TypeRootVerityAMD64 = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"

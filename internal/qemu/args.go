@@ -29,9 +29,11 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 	if o.UUID != "" {
 		args = append(args, "-uuid", o.UUID)
 	}
-	args = append(args,
-		"-drive", "if=pflash,format=raw,readonly=on,file="+esc(f.code),
-		"-drive", "if=pflash,format=raw,file="+in(varsFile))
+	if !o.BIOS { // QEMU's own is one
+		args = append(args,
+			"-drive", "if=pflash,format=raw,readonly=on,file="+esc(f.code),
+			"-drive", "if=pflash,format=raw,file="+in(varsFile))
+	}
 	if o.Disk != "" {
 		drive, device := disk(o)
 		args = append(args, "-drive", drive, "-device", device)

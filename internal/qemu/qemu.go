@@ -39,6 +39,7 @@ type Options struct {
 	Ignition     string            // file with an Ignition config, which the guest finds by fw_cfg; empty: none
 	Seed         string            // raw image of a second disk; empty: none
 	Extra        []string          // raw images of more disks, read-only
+	BIOS         bool              // no UEFI firmware
 	CD, Stick    string            // raw images in a CD drive and on a USB stick, read-only; empty: none
 	Kernel       string            // kernel that is booted instead of what the disk has; empty: none
 	Initrd       string            // its RAM disk

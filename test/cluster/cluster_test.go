@@ -111,6 +111,7 @@ func TestImages(t *testing.T) {
 	})
 	t.Run("looked into", func(t *testing.T) { lookInside(ctx, t, b.kit) })
 	t.Run("stamped", func(t *testing.T) { stampImages(ctx, t, b.kit, b.files["worker"]) })
+	t.Run("by BIOS", func(t *testing.T) { bootByBIOS(ctx, t, b.kit, b.more) })
 	t.Run("corrupt root is refused", func(t *testing.T) { refuseCorruptRoot(ctx, t, b.files["worker"], b.kit) })
 }
 

@@ -25,8 +25,8 @@ var (
 var kinds = []struct{ name, machine string }{{"init", "master"}, {"worker join", "worker"}, {"control-plane join", "second"}}
 
 // TestCampaign cuts first boots, each time at another moment: in even rounds at any
-// second, in odd ones as a step begins. In most rounds the power goes again, once or
-// twice, while the machine mends what the last cut left. Every other pair of rounds goes
+// second, in odd ones as a step begins. In most rounds the power goes again, up to four
+// times, while the machine mends what the last cut left. Every other pair of rounds goes
 // on from a disk made of the recorded writes, up to the last flush. What the record has
 // is not done again.
 func TestCampaign(t *testing.T) {
@@ -79,7 +79,7 @@ func (s *site) needMaster(t *testing.T) {
 	s.settled = true
 }
 
-// round is one first boot, cut one to three times, and what comes of it; afterwards the
+// round is one first boot, cut one to five times, and what comes of it; afterwards the
 // machine is gone.
 func (s *site) round(t *testing.T, kind, name string, n int) (y try) {
 	t.Helper()
@@ -91,7 +91,7 @@ func (s *site) round(t *testing.T, kind, name string, n int) (y try) {
 		how = recorded(writes)
 	}
 	s.scrap(t, name)
-	for cut := range 1 + r.Intn(3) {
+	for cut := range 1 + r.Intn(5) {
 		at := anyMoment(r, name)
 		if n%2 == 1 {
 			all := slices.Sorted(maps.Keys(steps[name]))
