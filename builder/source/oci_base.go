@@ -48,12 +48,16 @@ func (s *Set) baseOCI(ctx context.Context, pin lock.Pin) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("the config of the base %s: %w", pin.URL, err)
+	}
+	if n := len(config.RootFS.DiffIDs); n != len(layers) {
+		return nil, fmt.Errorf("the base %s has %d layers, its config %d diff_ids", pin.URL, len(layers), n)
+	}
 	paths := make([]string, len(layers))
 	for i, l := range layers {
-		want, err := l.DiffID()
-		if err != nil {
-			return nil, err
-		}
+		want := config.RootFS.DiffIDs[i] // the library's DiffID would unpack all of it to tell
 		paths[i], err = s.opt.Store.Once(ctx, "oci layer "+want.String(), func(ctx context.Context) (string, error) {
 			r, err := l.Uncompressed()
 			if err != nil {
