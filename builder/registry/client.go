@@ -136,7 +136,7 @@ type guard struct {
 func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	own := r.URL.Host == g.registry.RegistryStr()
 	switch {
-	case r.URL.Scheme != "https" && !(own && loopback(r.URL.Hostname())):
+	case r.URL.Scheme != "https" && (!own || !loopback(r.URL.Hostname())):
 		return nil, fmt.Errorf("%w: %s://%s is not encrypted, and only a registry on this machine may do without", fetch.ErrRefused, r.URL.Scheme, r.URL.Host)
 	case !own && inward(r.URL.Hostname()):
 		return nil, fmt.Errorf("%w: the registry leads to %s, which is not its own address", fetch.ErrRefused, r.URL.Host)

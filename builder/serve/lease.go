@@ -32,7 +32,7 @@ func (s *Server) addPool() (err error) {
 func lastOf(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().As4()
 	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 1 << (7 - i%8)
+		b[i/8] |= 1 << (7 - i%8) // #nosec G602 -- 32 bits are four bytes
 	}
 	return netip.AddrFrom4(b)
 }

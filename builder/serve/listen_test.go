@@ -87,15 +87,15 @@ func TestRun(t *testing.T) {
 	must(t, err)
 	k.DHCP, err = net.ListenPacket("udp4", "127.0.0.1:0")
 	must(t, err)
-	r.Server.http = k.HTTP.Addr().String()
+	r.http = k.HTTP.Addr().String()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx, k) }()
-	hangs, err := net.Dial("tcp", r.Server.http)
+	hangs, err := net.Dial("tcp", r.http)
 	must(t, err)
 	defer hangs.Close()
 	at := r.bootURL(t, "mac=52:54:00:00:00:01")
-	hangs.Write([]byte("GET " + strings.TrimPrefix(at, "http://"+r.Server.http) + " HTTP/1.1\r\nHost: x\r\n\r\n"))
+	hangs.Write([]byte("GET " + strings.TrimPrefix(at, "http://"+r.http) + " HTTP/1.1\r\nHost: x\r\n\r\n"))
 	if a := ask(t, "GET", "http://"+k.Admin.Addr().String()+"/status"); a.code != 200 || !strings.Contains(string(a.body), `"w1"`) {
 		t.Errorf("%d %s", a.code, a.body)
 	}

@@ -230,7 +230,7 @@ func read(m *machine) (told, error) {
 // What a netboot image reads beside a stamp's credentials.
 const (
 	credentialInstall = install.OrderCredential
-	credentialVar     = "imgbuild.var"
+	credentialVar     = "imgbuild.var" // #nosec G101 -- a name
 	inMemory          = "memory"
 )
 

@@ -51,7 +51,7 @@ of JSON on standard output. It runs until it is interrupted.`,
 	f.StringVar(&o.Inventory, "inventory", "", "`file` that lists the machines")
 	f.StringVar(&o.Interface, "interface", "", "interface that machines are on (default: the only one)")
 	f.StringVar(&o.address, "address", "", "this host's address on it (default: the only one)")
-	f.StringVar(&o.Options.DHCP, "dhcp", serve.DHCPProxy, "proxy (beside a DHCP server), full (be one) or off")
+	f.StringVar(&o.DHCP, "dhcp", serve.DHCPProxy, "proxy (beside a DHCP server), full (be one) or off")
 	f.StringVar(&o.addresses, "range", "", "`FIRST-LAST`: addresses that --dhcp full hands out, such as 10.0.0.100-10.0.0.200")
 	f.StringVar(&o.gateway, "gateway", "", "router that --dhcp full names")
 	f.StringSliceVar(&o.dns, "dns", nil, "name servers that --dhcp full names")
@@ -73,10 +73,10 @@ func (o *serveOptions) check() (err error) {
 	if o.HTTPPort < 1 || o.HTTPPort > 65535 || o.TFTP < 0 || o.TFTP > 65535 {
 		return fault.New(fault.Usage, "--http-port %d --tftp-port %d: want ports, 1 to 65535", o.HTTPPort, o.TFTP)
 	}
-	full := o.Options.DHCP == serve.DHCPFull
+	full := o.DHCP == serve.DHCPFull
 	switch {
-	case o.Options.DHCP != serve.DHCPProxy && o.Options.DHCP != serve.DHCPOff && !full:
-		return fault.New(fault.Usage, "--dhcp %s: proxy, full or off", o.Options.DHCP)
+	case o.DHCP != serve.DHCPProxy && o.DHCP != serve.DHCPOff && !full:
+		return fault.New(fault.Usage, "--dhcp %s: proxy, full or off", o.DHCP)
 	case full && o.addresses == "":
 		return fault.New(fault.Usage, "--dhcp full: say which addresses it hands out: --range 10.0.0.100-10.0.0.200")
 	case !full && (o.addresses+o.gateway != "" || len(o.dns) > 0):

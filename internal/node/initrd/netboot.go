@@ -18,7 +18,7 @@ import (
 const (
 	// VarCredential is where such a node keeps its state: a disk's path, or "memory", which
 	// is what it is without a word.
-	VarCredential = "imgbuild.var"
+	VarCredential = "imgbuild.var" // #nosec G101 -- a name
 	// InstallCredential makes the machine write a disk image to its disk, and no node.
 	InstallCredential = "imgbuild.install"
 )

@@ -51,8 +51,8 @@ type Order struct {
 
 // Credentials that are the installer's, and not the installed machine's.
 const (
-	OrderCredential = "imgbuild.install"
-	varCredential   = "imgbuild.var"
+	OrderCredential = "imgbuild.install" // #nosec G101 -- a name
+	varCredential   = "imgbuild.var"     // #nosec G101 -- a name
 )
 
 // tableSize is how much of the disk is written last: with the partition table in it, a
