@@ -94,7 +94,7 @@ func (m *medium) readVolume(r *Report) error {
 	for i := 0; i < 32; i += 2 {
 		sum += le.Uint16(c[i:])
 	}
-	if at := int64(le.Uint32(c[40:])) * isoSector; sum != 0 || c[0] != 1 || c[1] != 0xef || c[32] != 0x88 || c[33] != 0 || at != m.esp.Start { // #nosec G602 -- 64 bytes
+	if at := int64(le.Uint32(c[40:])) * isoSector; sum != 0 || !bytes.HasPrefix(c, []byte{1, 0xef}) || !bytes.HasPrefix(c[32:], []byte{0x88, 0}) || at != m.esp.Start {
 		r.say("medium", "", "the boot catalog does not let UEFI boot the EFI system partition at %d: %x", m.esp.Start, c[:44])
 	}
 	for name, p := range map[string]*Partition{"EFI.IMG;1": m.esp, "DISK.RAW;1": m.image} {
