@@ -54,7 +54,7 @@ func biosCommands(name string, uki []byte) ([]byte, error) {
 for file in /loader/credentials/*.cred; do
   if [ -f "$file" ]; then
     regexp --set=1:base '([^/]+)$' "$file"
-    set more="$more newc:.extra/credentials/$base:$file"
+    set more="$more newc:.extra/global_credentials/$base:$file"
   fi
 done
 linux ` + sectors(".linux") + words.String() + `
