@@ -12,7 +12,7 @@ import (
 )
 
 // bootByBIOS boots a worker on a machine without UEFI, from a copy with a stamp: it comes as
-// far as one can that has a node config and no cluster.
+// far as one can that has a node config and no network.
 func bootByBIOS(ctx context.Context, t *testing.T, k kit.Kit, more []string) {
 	out := filepath.Join(k.Dir, "bios")
 	_, err := k.Imgbuild(ctx, append([]string{"worker", "-o", out, "--format", "qcow2", "--set", "disk.bios=true"}, more...)...)
@@ -25,7 +25,7 @@ func bootByBIOS(ctx context.Context, t *testing.T, k kit.Kit, more []string) {
 	defer m.Kill()
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
 	defer cancel()
-	if _, err := m.WaitConsole(ctx, regexp.MustCompile("imgbuild: worker: waiting for the API")); err != nil {
+	if _, err := m.WaitConsole(ctx, regexp.MustCompile("this machine has no address yet")); err != nil {
 		t.Fatalf("%v\n%s", err, m.Tail(60))
 	}
 }
