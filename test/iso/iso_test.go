@@ -19,7 +19,7 @@ import (
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
-var folder = flag.String("dir", "", "folder with bin/, and out/ of `imgbuild worker --format iso,raw`: nothing is built; empty: all is")
+var folder = flag.String("dir", "", "folder with bin/, and out/ of `imgbuild worker --format iso,raw --set base.kernel=generic`: nothing is built; empty: all is")
 
 // limit is how long one stage may take on emulated processors.
 const limit = 40 * time.Minute
@@ -36,7 +36,7 @@ func TestISO(t *testing.T) {
 	} else {
 		k.Bin = filepath.Join(k.Dir, "bin")
 		kit.Must(t, k.BuildTools(t.Context(), "../.."))
-		_, err := k.Image(t.Context(), "worker", "iso,raw")
+		_, err := k.Image(t.Context(), "worker", "iso,raw", "--set", "base.kernel=generic")
 		kit.Must(t, err)
 	}
 	kit.Must(t, k.Identity(t.Context()))
@@ -59,7 +59,7 @@ func TestISO(t *testing.T) {
 // start powers a machine on whose disk is empty.
 func start(t *testing.T, k kit.Kit, n boottest.Node) *boottest.Machine {
 	t.Helper()
-	n.Image, n.IP, n.Memory, n.CPUs = filepath.Join(k.Dir, "empty.raw"), kit.WorkerIP, 2048, 2
+	n.Image, n.IP, n.Memory, n.CPUs = filepath.Join(k.Dir, "empty.raw"), kit.WorkerIP, 1024, 2
 	kit.Must(t, os.WriteFile(n.Image, make([]byte, 1<<20), 0o600))
 	m, err := boottest.Start(t.Context(), n, filepath.Join(k.Dir, "machines"), "", false)
 	kit.Must(t, err)

@@ -30,7 +30,7 @@ func mediumRoot(hash []byte, d *drivers) (root, tree string, err error) {
 			}
 		}
 		if time.Now().After(end) {
-			return "", "", fmt.Errorf("no medium with the root %x on it within %v; disks seen: %s", hash, diskLimit, strings.Join(disks, " "))
+			return "", "", fmt.Errorf("no medium with the root %x on it within %v (a stick needs base.kernel=generic); disks seen: %s", hash, diskLimit, strings.Join(disks, " "))
 		}
 	}
 }
