@@ -69,10 +69,11 @@ type kernel struct {
 	files   map[string]string   // module → file below dir
 	deps    map[string][]string // module → modules
 	builtin map[string]bool
+	aliases map[string][]string // name without a pattern → modules
 }
 
 func (k *kernel) read() error {
-	k.files, k.deps, k.builtin = map[string]string{}, map[string][]string{}, map[string]bool{}
+	k.files, k.deps, k.builtin, k.aliases = map[string]string{}, map[string][]string{}, map[string]bool{}, map[string][]string{}
 	dep, err := k.root.ReadFile(path.Join(k.dir, "modules.dep"))
 	if err != nil {
 		return fmt.Errorf("reading kernel modules: %w", err)
@@ -92,7 +93,30 @@ func (k *kernel) read() error {
 	for line := range strings.Lines(string(built)) {
 		k.builtin[moduleName(strings.TrimSpace(line))] = true
 	}
+	aliases, err := k.root.ReadFile(path.Join(k.dir, "modules.alias"))
+	if err != nil {
+		return fmt.Errorf("reading kernel modules: %w", err)
+	}
+	for line := range strings.Lines(string(aliases)) {
+		if words := strings.Fields(line); len(words) == 3 && !strings.ContainsAny(words[1], "*?[:") {
+			name := moduleName(words[1])
+			k.aliases[name] = append(k.aliases[name], words[2])
+		}
+	}
 	return nil
+}
+
+// named are the modules that a soft dependency means: a module's name, or an alias. Of
+// several for a cipher or checksum it is the generic one, which every processor can run.
+func (k *kernel) named(name string) []string {
+	modules := k.aliases[name]
+	if k.has(name) || len(modules) == 0 {
+		return []string{name}
+	}
+	if i := slices.IndexFunc(modules, func(m string) bool { return strings.HasSuffix(m, "_generic") }); i >= 0 {
+		return modules[i : i+1]
+	}
+	return modules
 }
 
 func moduleName(file string) string {
@@ -142,7 +166,7 @@ func (k *kernel) softdeps(name string) ([]string, error) {
 		}
 		for _, w := range words[2:] {
 			if !strings.HasSuffix(w, ":") {
-				out = append(out, strings.ReplaceAll(w, "-", "_"))
+				out = append(out, k.named(strings.ReplaceAll(w, "-", "_"))...)
 			}
 		}
 	}

@@ -32,12 +32,13 @@ func modules() map[string]string {
 	return map[string]string{
 		"modules.dep": "kernel/drivers/md/dm-verity.ko.xz: kernel/drivers/md/dm-bufio.ko.xz kernel/drivers/md/dm-mod.ko.xz\n" +
 			"kernel/drivers/md/dm-bufio.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/md/dm-mod.ko.xz:\n" +
-			"kernel/fs/erofs/erofs.ko.xz: kernel/lib/libcrc32c.ko.xz\nkernel/lib/libcrc32c.ko.xz:\nkernel/crypto/crc32c_generic.ko.xz:\n" +
+			"kernel/fs/erofs/erofs.ko.xz: kernel/lib/libcrc32c.ko.xz\nkernel/lib/libcrc32c.ko.xz:\nkernel/crypto/crc32c_generic.ko.xz:\nkernel/arch/x86/crypto/crc32c-intel.ko.xz:\n" +
 			"kernel/drivers/block/virtio_blk.ko.xz:\nkernel/drivers/nvme/host/nvme.ko.xz: kernel/drivers/nvme/host/nvme-core.ko.xz\nkernel/drivers/nvme/host/nvme-core.ko.xz:\n" +
 			"kernel/net/unrelated.ko.xz:\n",
 		"modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/fs/overlayfs/overlay.ko\nkernel/drivers/virtio/virtio_pci.ko\n",
-		"modules.softdep": "# Soft dependencies extracted from modules themselves.\nsoftdep libcrc32c pre: crc32c-generic not_there\nsoftdep unrelated pre: virtio_blk\n",
-		"modules.alias":   "alias virtio:d00000002v* virtio_blk\nalias pci:v*d*sv*sd*bc01sc08i02* nvme\nalias net-pf-1 unrelated\nalias fs-erofs erofs\n",
+		"modules.softdep": "# Soft dependencies extracted from modules themselves.\nsoftdep libcrc32c pre: crypto-crc32c not_there\nsoftdep unrelated pre: virtio_blk\n",
+		"modules.alias":   "alias virtio:d00000002v* virtio_blk\nalias pci:v*d*sv*sd*bc01sc08i02* nvme\nalias net-pf-1 unrelated\nalias fs-erofs erofs\n" +
+			"alias crypto-crc32c crc32c_intel\nalias crypto-crc32c crc32c_generic\n",
 	}
 }
 
@@ -109,7 +110,7 @@ nvme lib/modules/nvme.ko.xz nvme_core
 nvme_core lib/modules/nvme-core.ko.xz
 virtio_blk lib/modules/virtio_blk.ko.xz
 `,
-		"imgbuild/aliases": "100644 alias virtio:d00000002v* virtio_blk\nalias pci:v*d*sv*sd*bc01sc08i02* nvme\nalias fs-erofs erofs\n",
+		"imgbuild/aliases": "100644 alias virtio:d00000002v* virtio_blk\nalias pci:v*d*sv*sd*bc01sc08i02* nvme\nalias fs-erofs erofs\nalias crypto-crc32c crc32c_generic\n",
 	}
 	for _, dir := range []string{"dev", "proc", "sys", "run", "sysroot", "imgbuild", "lib", "lib/modules"} {
 		want[dir] = "040755"

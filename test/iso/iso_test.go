@@ -104,8 +104,8 @@ func readers(t *testing.T, iso, raw string) {
 		want string
 		cmd  []string
 	}{
-		{`El Torito boot img : +1 +UEFI +y +none .* 512\n`, []string{"xorriso", "-indev", iso, "-report_el_torito", "plain"}},
-		{`El Torito img path : +1 +/EFI.IMG`, []string{"xorriso", "-indev", iso, "-report_el_torito", "plain"}},
+		{`El Torito boot img : +1 +UEFI +y +none .* 512\n`, []string{"xorriso", "-indev", "stdio:" + iso, "-report_el_torito", "plain"}},
+		{`El Torito img path : +1 +/EFI.IMG`, []string{"xorriso", "-indev", "stdio:" + iso, "-report_el_torito", "plain"}},
 		{`No problems found`, []string{"sgdisk", "-v", iso}},
 		{`1 +2048 .* EF00 +imgbuild-medium\n`, []string{"sgdisk", "-p", iso}},
 		{`ISO 9660.*IMGBUILD_WORKER.*bootable`, []string{"file", "-k", iso}},
