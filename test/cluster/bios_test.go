@@ -11,11 +11,11 @@ import (
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
-// bootByBIOS boots a worker on a machine without UEFI, from a copy with a stamp: it comes as
+// bootByBIOS boots a worker with the kernel for all hardware on a machine without UEFI, from a copy with a stamp: it comes as
 // far as one can that has a node config and no network.
 func bootByBIOS(ctx context.Context, t *testing.T, k kit.Kit, more []string) {
 	out := filepath.Join(k.Dir, "bios")
-	_, err := k.Imgbuild(ctx, append([]string{"worker", "-o", out, "--format", "qcow2", "--set", "disk.bios=true"}, more...)...)
+	_, err := k.Imgbuild(ctx, append([]string{"worker", "-o", out, "--format", "qcow2", "--set", "disk.bios=true", "--set", "base.kernel=generic"}, more...)...)
 	must(t, err)
 	stamped := filepath.Join(out, "stamped.qcow2")
 	_, err = k.Imgbuild(ctx, "stamp", filepath.Join(out, "worker.qcow2"), "-o", stamped, "--config", filepath.Join(k.Dir, "cluster", "worker.yaml"), "--hostname", "bios")
