@@ -48,7 +48,7 @@ func biosCommands(name string, uki []byte) ([]byte, error) {
 	}
 	var words strings.Builder
 	for word := range strings.FieldsSeq(string(bytes.TrimRight(cmdline, "\x00"))) {
-		words.WriteString(" '" + strings.ReplaceAll(word, "'", `'\''`) + "'")
+		words.WriteString(" '" + word + "'") // which has no quotes: the spec lets none in
 	}
 	return []byte(`loopback uki /` + name + `
 for file in /loader/credentials/*.cred; do

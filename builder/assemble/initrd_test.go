@@ -37,7 +37,7 @@ func modules() map[string]string {
 			"kernel/net/unrelated.ko.xz:\n",
 		"modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/fs/overlayfs/overlay.ko\nkernel/drivers/virtio/virtio_pci.ko\n",
 		"modules.softdep": "# Soft dependencies extracted from modules themselves.\nsoftdep libcrc32c pre: crypto-crc32c not_there\nsoftdep unrelated pre: virtio_blk\n",
-		"modules.alias":   "alias virtio:d00000002v* virtio_blk\nalias pci:v*d*sv*sd*bc01sc08i02* nvme\nalias net-pf-1 unrelated\nalias fs-erofs erofs\n" +
+		"modules.alias": "alias virtio:d00000002v* virtio_blk\nalias pci:v*d*sv*sd*bc01sc08i02* nvme\nalias net-pf-1 unrelated\nalias fs-erofs erofs\n" +
 			"alias crypto-crc32c crc32c_intel\nalias crypto-crc32c crc32c_generic\n",
 	}
 }

@@ -46,8 +46,8 @@ type client struct {
 
 // connect signs in; push asks for the right to write.
 func connect(ctx context.Context, reference string, push bool, o Options) (*client, error) {
-	if _, digest, ok := strings.Cut(reference, "@"); ok && !strings.HasPrefix(digest, "sha256:") { // it may hold a password, and is not told
-		return nil, fault.New(fault.Usage, "a reference holds no user and no password, and behind @ a sha256 digest: sign in first, by `docker login` or `podman login`")
+	if err := fetch.NoUser(reference); err != nil {
+		return nil, fault.New(fault.Usage, "%w", err)
 	}
 	ref, err := name.ParseReference(reference, name.StrictValidation)
 	if err != nil {

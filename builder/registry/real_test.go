@@ -258,7 +258,9 @@ func (d *debian) killed(cmd *exec.Cmd, moved *atomic.Int64, n int64) {
 	hold := func(_ http.ResponseWriter, r *http.Request) bool {
 		if moved.Load()-begin >= n && strings.Contains(r.URL.Path, "/blobs/") {
 			once.Do(func() { close(dead) })
-			<-r.Context().Done() // it gets no answer any more
+			if _, err := io.Copy(io.Discard, r.Body); err == nil { // or else its end is not seen
+				<-r.Context().Done() // it gets no answer any more
+			}
 			return true
 		}
 		return false

@@ -232,17 +232,9 @@ func standIn(registry, ref string) string {
 	return strings.TrimSuffix(registry, "/") + "/" + rest
 }
 
-// noUser refuses a reference that may hold a password, and does not tell it.
-func noUser(ref string) error {
-	if _, digest, ok := strings.Cut(ref, "@"); ok && !strings.HasPrefix(digest, "sha256:") {
-		return errors.New("a reference holds no user and no password, and behind @ a sha256 digest: sign in first, by `docker login` or `podman login`")
-	}
-	return nil
-}
-
 // ask finds an image of the wanted platform in its registry; nothing but its manifest is read.
 func ask(ctx context.Context, opt Options, ref string) (img v1.Image, at string, digest v1.Hash, err error) {
-	if err := noUser(ref); err != nil {
+	if err := fetch.NoUser(ref); err != nil {
 		return nil, "", v1.Hash{}, err
 	}
 	parsed, err := name.ParseReference(ref, name.StrictValidation)

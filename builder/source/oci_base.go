@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/internal/fetch"
 )
 
 // resolveBaseOCI pins an image that is a whole operating system. Its place, a
@@ -19,7 +20,7 @@ func resolveBaseOCI(ctx context.Context, opt Options, req lock.Request) (lock.Pi
 		return lock.Pin{}, errors.New("an OCI base needs an image: set base.oci to a reference or a layout folder")
 	}
 	if !isLocal(where) {
-		if err := noUser(where); err != nil {
+		if err := fetch.NoUser(where); err != nil {
 			return lock.Pin{}, fmt.Errorf("resolving the base: %w", err)
 		}
 	}
