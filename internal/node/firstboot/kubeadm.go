@@ -200,6 +200,14 @@ func (a *Agent) placeKubeconfig(context.Context) error {
 
 func (a *Agent) preflightJoin(ctx context.Context) error { return a.preflight(ctx, "join") }
 
+// A master's join in two: its etcd becomes a member before the rest of its control
+// plane is there. In kubeadm's own order that starts first, finds no etcd, and ends and
+// starts again on the processors that etcd needs.
+const (
+	etcdFirst = "preflight,control-plane-prepare/control-plane,kubelet-wait-bootstrap,control-plane-join,wait-control-plane"
+	etcdDone  = "preflight,control-plane-prepare/download-certs,control-plane-prepare/certs,control-plane-prepare/kubeconfig,check-etcd,kubelet-start,etcd-join"
+)
+
 func (a *Agent) join(ctx context.Context) error {
 	if err := a.record(Dirty); err != nil {
 		return err
@@ -207,7 +215,14 @@ func (a *Agent) join(ctx context.Context) error {
 	if err := a.allowKubelet(); err != nil {
 		return err
 	}
-	_, err := a.kubeadm(ctx, "join", "--skip-phases", "preflight")
+	left := "preflight"
+	if a.config.Joins {
+		if _, err := a.kubeadm(ctx, "join", "--skip-phases", etcdFirst); err != nil {
+			return err
+		}
+		left = etcdDone
+	}
+	_, err := a.kubeadm(ctx, "join", "--skip-phases", left)
 	return err
 }
 

@@ -26,7 +26,7 @@ const timeouts = `timeouts:
   controlPlaneComponentHealthCheck: 12m0s
   kubeletHealthCheck: 8m0s
   kubernetesAPICall: 12m0s
-  etcdAPICall: 4m0s
+  etcdAPICall: 10m0s
   tlsBootstrap: 12m0s
   discovery: 10m0s
 `
