@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 
 // Cmd describes one run of a tool. Env is added to a minimal environment
 // (PATH, HOME, TMPDIR, proxies); nil streams are discarded, except that stderr
-// is always kept for the error message.
+// is always kept for the error message. Stdout and Stderr may be one writer.
 type Cmd struct {
 	Name   string
 	Args   []string
@@ -88,7 +89,11 @@ func Run(ctx context.Context, c Cmd) error {
 	tail := &tailBuffer{max: 4096}
 	cmd.Stderr = tail
 	if c.Stderr != nil {
-		cmd.Stderr = io.MultiWriter(c.Stderr, tail)
+		var both sync.Mutex // the two may be one writer
+		cmd.Stderr = io.MultiWriter(locked{&both, c.Stderr}, tail)
+		if _, file := c.Stdout.(*os.File); c.Stdout != nil && !file {
+			cmd.Stdout = locked{&both, c.Stdout}
+		}
 	}
 	err = c.timed(cmd)
 	if err != nil {
@@ -139,6 +144,17 @@ func baseEnv() []string {
 		}
 	}
 	return env
+}
+
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 type tailBuffer struct {

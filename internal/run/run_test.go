@@ -31,6 +31,19 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestOneWriterForBoth wants nothing lost where both streams go to one writer.
+func TestOneWriterForBoth(t *testing.T) {
+	var all strings.Builder
+	c := sh("(for i in $(seq 3000); do echo out; done) & for i in $(seq 3000); do echo err >&2; done; wait")
+	c.Stdout, c.Stderr = &all, &all
+	if err := Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs := strings.Count(all.String(), "out\n"), strings.Count(all.String(), "err\n"); out != 3000 || errs != 3000 {
+		t.Errorf("%d lines of output, %d of errors", out, errs)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	var used Usage
 	c := sh("sleep 0.05; head -c 30000000 /dev/zero | tail -c 30000000 >/dev/null")
