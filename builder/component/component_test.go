@@ -11,6 +11,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/overlays"
 	"github.com/imgbuild/imgbuild/profiles"
 )
@@ -69,6 +70,27 @@ func file(p *plan.Plan, name string) component.File {
 		return p.Files[i]
 	}
 	return component.File{}
+}
+
+// TestPatches has the agent give kubeadm what the image's owner put there.
+func TestPatches(t *testing.T) {
+	n := load(t, "master")
+	if strings.Contains(facts(t, n), "patches") {
+		t.Error("no file, and patches")
+	}
+	n.Files = []spec.File{{Path: config.PatchesDir + "/etcd+strategic.yaml"}}
+	if !strings.Contains(facts(t, n), `"patches": true`) {
+		t.Error(facts(t, n))
+	}
+}
+
+func facts(t *testing.T, n *spec.Node) string {
+	t.Helper()
+	f, err := component.NodeFacts(n, component.Facts{}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Text
 }
 
 func TestEveryOverlayRenders(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -54,6 +55,7 @@ func NodeFacts(n *spec.Node, f Facts, id string) (File, error) {
 	text, err := json.MarshalIndent(config.Facts{
 		Role: n.Role, Arch: n.Arch, KubernetesVersion: k.Version, PodCIDR: k.PodCIDR, ServiceCIDR: k.ServiceCIDR, DNSDomain: k.DNSDomain,
 		ProxyMode: k.ProxyMode, EtcdElection: k.EtcdElectionTimeout, CNI: n.CNI.Name, Images: f.Images, PlanID: id,
+		Patches: slices.ContainsFunc(n.Files, func(f spec.File) bool { return path.Dir(f.Path) == config.PatchesDir }),
 	}, "", " ")
 	return File{Path: config.FactsFile, Mode: 0o644, Text: string(text) + "\n"}, err
 }

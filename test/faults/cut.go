@@ -20,7 +20,7 @@ import (
 // steps are where first boots are cut, and about how long each lasts, seconds.
 var steps = map[string]map[string]int{
 	"master": {"container images": 1, "clean slate": 2, "keys and certificates": 1, "preflight": 10, "control plane": 100, "cluster": 30, "pod network": 8, "commit": 3},
-	"second": {"container images": 1, "waiting for the API": 2, "etcd members": 2, "keys and certificates": 1, "preflight": 10, "join": 100, "kubeconfig": 1, "commit": 3},
+	"second": {"container images": 1, "waiting for the API": 2, "masters before it": 10, "etcd members": 2, "keys and certificates": 1, "preflight": 10, "join": 100, "kubeconfig": 1, "commit": 3},
 	"worker": {"container images": 1, "waiting for the API": 2, "preflight": 6, "join": 30, "commit": 3},
 }
 

@@ -273,8 +273,12 @@ type Facts struct {
 	CNI               string   `json:"cni"`
 	EtcdElection      string   `json:"etcdElectionTimeout"` // a duration
 	Images            []string `json:"images"`              // on board, full references
+	Patches           bool     `json:"patches,omitempty"`   // the image has files in PatchesDir
 	PlanID            string   `json:"planID"`
 }
+
+// PatchesDir is where an image's owner puts patches for kubeadm (kubeadm API, Patches).
+const PatchesDir = "/etc/kubeadm/patches"
 
 // ReadFacts reads node.json.
 func ReadFacts(file string) (Facts, error) {

@@ -203,6 +203,7 @@ func steps(c *config.NodeConfig) []step {
 			{"leaving etcd", "", (*Agent).leaveEtcd},
 			{"clean slate", "", (*Agent).wipe},
 			{"waiting for the API", "", (*Agent).waitForAPI},
+			{"masters before it", "", (*Agent).awaitTurn},
 			{"etcd members", "", (*Agent).checkEtcd},
 			{"keys and certificates", "", (*Agent).placePKI},
 			{"preflight", "mend what kubeadm names", (*Agent).preflightJoin},

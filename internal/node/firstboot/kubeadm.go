@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -217,6 +218,9 @@ func (a *Agent) join(ctx context.Context) error {
 	}
 	left := "preflight"
 	if a.config.Joins {
+		if err := a.placeKubelet(); err != nil {
+			return err
+		}
 		if _, err := a.kubeadm(ctx, "join", "--skip-phases", etcdFirst); err != nil {
 			return err
 		}
@@ -224,6 +228,25 @@ func (a *Agent) join(ctx context.Context) error {
 	}
 	_, err := a.kubeadm(ctx, "join", "--skip-phases", left)
 	return err
+}
+
+// placeKubelet gives a master's kubelet its certificate, which the master can sign
+// itself, and its own API server to talk to, as kubeadm has it. Without, it would ask that
+// server for one, which starts long after it, and end meanwhile.
+func (a *Agent) placeKubelet() error {
+	dir := "/var/lib/kubelet/pki"
+	current := filepath.Join(dir, "kubelet-client-current.pem") // a link, as the kubelet's store of certificates wants it
+	kubeconfig, pair, err := identity.Kubelet(a.config, a.journal.Hostname, "https://"+net.JoinHostPort(a.address(), "6443"), current)
+	if err != nil {
+		return err
+	}
+	if err := writeDurably(a.path(dir, "kubelet-client-first.pem"), []byte(pair.Reveal()), 0o600); err != nil {
+		return err
+	}
+	if err := os.Symlink("kubelet-client-first.pem", a.path(current)); err != nil {
+		return err
+	}
+	return writeDurably(a.path("/etc/kubernetes/kubelet.conf"), []byte(kubeconfig), 0o600)
 }
 
 // allowKubelet lifts the kubelet's gate; kubeadm starts the unit itself.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/internal/node/etcd"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
+	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
 // link is one address of this machine, and the name of the link that has it.
@@ -130,8 +131,11 @@ func (a *Agent) checkEtcd(ctx context.Context) error {
 	}
 	peers := slices.Clone(a.config.Masters)
 	if len(peers) == 0 {
-		err := a.waitFor(ctx, func(ctx context.Context) (err error) {
-			peers, err = a.masterNodes(ctx)
+		err := a.waitFor(ctx, func(ctx context.Context) error {
+			nodes, err := a.masterNodes(ctx)
+			for _, n := range nodes {
+				peers = append(peers, n.addresses...)
+			}
 			return err
 		})
 		if err != nil {
@@ -145,8 +149,41 @@ func (a *Agent) checkEtcd(ctx context.Context) error {
 	return a.record(a.journal.Phase)
 }
 
-// masterNodes are the addresses of the masters that the API knows.
-func (a *Agent) masterNodes(ctx context.Context) ([]string, error) {
+// turn is how long masters that join wait for one that came before them.
+const turn = 15 * time.Minute
+
+// awaitTurn lets the masters that are on their way become Ready first: a control plane
+// that starts takes what it can get, and etcd changes its members one by one. Who is not
+// Ready a quarter of an hour after it came is not waited for, nor anybody where a
+// person brings the pod network.
+func (a *Agent) awaitTurn(ctx context.Context) error {
+	if a.journal.Phase != Fresh || a.facts.CNI == "none" {
+		return nil
+	}
+	return a.waitFor(ctx, func(ctx context.Context) error {
+		nodes, err := a.masterNodes(ctx)
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if end := n.came.Add(turn); !n.ready && n.name != a.journal.Hostname && repro.Now().Before(end) {
+				return &fault{fmt.Sprintf("nothing: this one goes on when that one is Ready, or at %s", end.UTC().Format(time.RFC3339)),
+					fmt.Errorf("the master %s is on its way, and not Ready yet", n.name)}
+			}
+		}
+		return nil
+	})
+}
+
+// masterNode is a master that the API knows.
+type masterNode struct {
+	name      string
+	addresses []string
+	came      time.Time
+	ready     bool
+}
+
+func (a *Agent) masterNodes(ctx context.Context) ([]masterNode, error) {
 	client, err := a.adminClient()
 	if err != nil {
 		return nil, err
@@ -154,21 +191,31 @@ func (a *Agent) masterNodes(ctx context.Context) ([]string, error) {
 	defer client.CloseIdleConnections()
 	var list struct {
 		Items []struct {
+			Metadata struct {
+				Name              string
+				CreationTimestamp time.Time
+			}
 			Status struct {
-				Addresses []struct{ Type, Address string }
+				Addresses  []struct{ Type, Address string }
+				Conditions []struct{ Type, Status string }
 			}
 		}
 	}
 	if _, err := get(ctx, client, "https://"+a.config.Endpoint+"/api/v1/nodes?labelSelector=node-role.kubernetes.io/control-plane", &list); err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, n := range list.Items {
-		for _, addr := range n.Status.Addresses {
+	var out []masterNode
+	for _, item := range list.Items {
+		n := masterNode{name: item.Metadata.Name, came: item.Metadata.CreationTimestamp}
+		for _, addr := range item.Status.Addresses {
 			if addr.Type == "InternalIP" {
-				out = append(out, addr.Address)
+				n.addresses = append(n.addresses, addr.Address)
 			}
 		}
+		for _, c := range item.Status.Conditions {
+			n.ready = n.ready || c.Type == "Ready" && c.Status == "True"
+		}
+		out = append(out, n)
 	}
 	if len(out) == 0 {
 		return nil, errors.New("the cluster has no master yet")

@@ -50,7 +50,7 @@ func TestMasterJoins(t *testing.T) {
 	if n.count("kubeadm init") != 0 || n.count("kubeadm join phase preflight") != 1 || n.count("kubeadm join --skip-phases preflight,control-plane-prepare/control-plane,") != 1 || n.count("kubeadm join --skip-phases") != 2 || n.count("systemctl restart imgbuild-vip") != 1 || n.count("kubectl") != 1 {
 		t.Errorf("ran %q", n.calls)
 	}
-	for _, name := range []string{"etc/kubernetes/pki/ca.key", "etc/kubernetes/pki/etcd/ca.key", "root/.kube/config"} {
+	for _, name := range []string{"etc/kubernetes/pki/ca.key", "etc/kubernetes/pki/etcd/ca.key", "root/.kube/config", "etc/kubernetes/kubelet.conf", "var/lib/kubelet/pki/kubelet-client-current.pem"} {
 		if info, err := os.Stat(filepath.Join(n.root, name)); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
@@ -70,6 +70,29 @@ func TestMasterJoins(t *testing.T) {
 	}
 	if text, err := os.ReadFile(filepath.Join(n.root, RunDir, "keepalived.conf")); err != nil || !strings.Contains(string(text), "unicast_src_ip 10.0.0.11") {
 		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// TestMastersJoinOneByOne waits for one that came just now, unless it is this machine itself.
+func TestMastersJoinOneByOne(t *testing.T) {
+	for _, c := range []struct {
+		young, cni string
+		waits      bool
+	}{{"m1", "flannel", true}, {"m1", "none", false}, {"master-01234567", "flannel", false}} {
+		data, identity := sampleOf(t, virtualEndpoint, "master-join.yaml", threeMasters...)
+		n := newNode(t, config.Master, data)
+		n.own = "10.0.0.11"
+		facts, _ := os.ReadFile(filepath.Join(n.root, "etc/imgbuild/node.json"))
+		n.put("etc/imgbuild/node.json", strings.Replace(string(facts), "flannel", c.cni, 1))
+		first, peer := newAPI(t, identity, "uid-1"), newEtcd(t, identity, member("1", "m1", "10.0.0.10"))
+		first.publish()
+		first.young = c.young
+		n.net.set(virtualEndpoint, first.address())
+		n.net.set("10.0.0.10:2379", peer.Listener.Addr().String())
+		said, err := n.bootUntil("the master m1 is on its way, and not Ready yet")
+		if errors.Is(err, context.Canceled) != c.waits || c.waits != (n.count("kubeadm") == 0) {
+			t.Errorf("%v: %v, ran %q\n%s", c, err, n.calls, said)
+		}
 	}
 }
 
@@ -279,8 +302,8 @@ func TestStrangerAtTheEndpointIsWaitedOut(t *testing.T) {
 func TestKubeadmConfigOfAJoiningMaster(t *testing.T) {
 	_, c := sampleOf(t, virtualEndpoint, "master-join.yaml", threeMasters...)
 	c.NodeIP = "10.0.0.11"
-	text, err := KubeadmConfig(config.Facts{KubernetesVersion: "1.37.2"}, c, "m2")
-	for _, want := range []string{"kind: JoinConfiguration", "controlPlane:\n  localAPIEndpoint:\n    advertiseAddress: \"10.0.0.11\"\n", "{name: node-ip, value: \"10.0.0.11\"}", "caCertHashes"} {
+	text, err := KubeadmConfig(config.Facts{KubernetesVersion: "1.37.2", Patches: true}, c, "m2")
+	for _, want := range []string{"kind: JoinConfiguration", "controlPlane:\n  localAPIEndpoint:\n    advertiseAddress: \"10.0.0.11\"\n", "{name: node-ip, value: \"10.0.0.11\"}", "caCertHashes", "patches:\n  directory: /etc/kubeadm/patches\n"} {
 		if err != nil || !strings.Contains(text, want) {
 			t.Errorf("%v, %q is missing in\n%s", err, want, text)
 		}

@@ -73,6 +73,14 @@ const apiServerArgs = `  extraArgs:
   - {name: audit-log, hostPath: /var/log/kubernetes/audit, mountPath: /var/log/kubernetes/audit, pathType: DirectoryOrCreate}
 `
 
+// patches are the owner's changes to static pods and the kubelet's configuration.
+func patches(f config.Facts) string {
+	if !f.Patches {
+		return ""
+	}
+	return "patches:\n  directory: " + config.PatchesDir + "\n"
+}
+
 // KubeadmConfig is what kubeadm reads (API v1beta4): for init on the first master,
 // for join on every other node, where the CA is pinned by its hash.
 func KubeadmConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, error) {
@@ -83,7 +91,7 @@ func KubeadmConfig(f config.Facts, c *config.NodeConfig, hostname string) (strin
 	if err != nil {
 		return "", err
 	}
-	return joinConfig(c, hostname, hash), nil
+	return joinConfig(f, c, hostname, hash), nil
 }
 
 func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, error) {
@@ -97,7 +105,7 @@ func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, 
 	if c.NodeIP != "" {
 		fmt.Fprintf(&b, "localAPIEndpoint:\n  advertiseAddress: %q\n", c.NodeIP)
 	}
-	b.WriteString(registration(c, hostname) + timeouts)
+	b.WriteString(registration(c, hostname) + patches(f) + timeouts)
 	fmt.Fprintf(&b, "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nclusterName: %q\nkubernetesVersion: v%s\ncontrolPlaneEndpoint: %q\n",
 		c.Cluster, f.KubernetesVersion, c.Endpoint)
 	fmt.Fprintf(&b, "encryptionAlgorithm: ECDSA-P256\nnetworking:\n  podSubnet: %s\n  serviceSubnet: %s\n  dnsDomain: %s\n", f.PodCIDR, f.ServiceCIDR, f.DNSDomain)
@@ -114,9 +122,9 @@ func initConfig(f config.Facts, c *config.NodeConfig, hostname string) (string, 
 	return b.String(), nil
 }
 
-func joinConfig(c *config.NodeConfig, hostname, caHash string) string {
+func joinConfig(f config.Facts, c *config.NodeConfig, hostname, caHash string) string {
 	return fmt.Sprintf("apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    token: %s\n    apiServerEndpoint: %q\n    caCertHashes: [%q]\n",
-		c.Token.Reveal(), c.Endpoint, caHash) + controlPlane(c) + registration(c, hostname) + timeouts
+		c.Token.Reveal(), c.Endpoint, caHash) + controlPlane(c) + registration(c, hostname) + patches(f) + timeouts
 }
 
 // controlPlane makes a join that of a master. Its keys and certificates are in place.

@@ -104,7 +104,8 @@ type fakeAPI struct {
 	mu        sync.Mutex
 	uid       string
 	published bool
-	hurt      bool // it answers 500
+	hurt      bool   // it answers 500
+	young     string // a master that came just now, and is not Ready
 	token     string
 }
 
@@ -137,7 +138,11 @@ func (f *fakeAPI) answer(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(r.URL.Path, "/kube-system") && admin:
 		_ = json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]string{"uid": f.uid}})
 	case r.URL.Path == "/api/v1/nodes" && admin:
-		_, _ = io.WriteString(w, `{"items":[{"status":{"addresses":[{"type":"Hostname","address":"a"},{"type":"InternalIP","address":"10.0.0.10"}]}}]}`)
+		came := "2026-01-01T00:00:00Z" // long ago: not waited for
+		if f.young != "" {
+			came = repro.Now().UTC().Format(time.RFC3339)
+		}
+		_, _ = fmt.Fprintf(w, `{"items":[{"metadata":{"name":%q,"creationTimestamp":%q},"status":{"addresses":[{"type":"Hostname","address":"a"},{"type":"InternalIP","address":"10.0.0.10"}],"conditions":[{"type":"Ready","status":"False"}]}}]}`, f.young, came)
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}

@@ -94,18 +94,49 @@ func TestKubeconfigIsSignedByTheCA(t *testing.T) {
 	}
 	cert, _ := base64.StdEncoding.DecodeString(k.Users[0].User.Cert)
 	key, _ := base64.StdEncoding.DecodeString(k.Users[0].User.Key)
+	signed(t, c.CACert, cert, key, "ann", identity.Admins)
+}
+
+// signed wants a client's certificate of that subject, signed by the CA.
+func signed(t *testing.T, ca string, cert, key []byte, name, group string) {
+	t.Helper()
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	leaf, _ := x509.ParseCertificate(pair.Certificate[0])
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM([]byte(c.CACert))
+	pool.AppendCertsFromPEM([]byte(ca))
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Error(err)
 	}
-	if leaf.Subject.CommonName != "ann" || leaf.Subject.Organization[0] != "kubeadm:cluster-admins" {
+	if leaf.Subject.CommonName != name || leaf.Subject.Organization[0] != group {
 		t.Error(leaf.Subject)
+	}
+}
+
+// TestKubelet reads a kubelet's kubeconfig as the kubelet does.
+func TestKubelet(t *testing.T) {
+	c := make1(t)
+	master := &config.NodeConfig{Cluster: c.Name, CACert: c.CACert, PKI: &c.PKI}
+	text, pair, err := identity.Kubelet(master, "m2", "https://[fd00::2]:6443", "/pki/current.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed(t, c.CACert, []byte(pair.Reveal()), []byte(pair.Reveal()), "system:node:m2", "system:nodes")
+	var k struct {
+		Clusters []struct{ Cluster map[string]string }
+		Users    []struct{ User map[string]string }
+	}
+	if err := yaml.Unmarshal([]byte(text), &k); err != nil {
+		t.Fatal(err)
+	}
+	if at, user := k.Clusters[0].Cluster["server"], k.Users[0].User; at != "https://[fd00::2]:6443" || user["client-certificate"] != "/pki/current.pem" || user["client-key"] != "/pki/current.pem" {
+		t.Errorf("%s, %v", at, user)
+	}
+	master.PKI = &config.PKI{}
+	if _, _, err := identity.Kubelet(master, "m2", "https://m2:6443", "/pki/current.pem"); err == nil {
+		t.Error("signed without the CA's key")
 	}
 }
 

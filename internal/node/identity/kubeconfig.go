@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/internal/node/config"
-	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
 // Admins is the group that kubeadm binds to the role cluster-admin.
@@ -56,48 +54,30 @@ func (c *Cluster) Kubeconfig(o Operator) (config.Secret, error) {
 	if err := o.Check(); err != nil {
 		return config.Secret{}, err
 	}
-	ca, err := config.ParseCert(c.CACert)
+	cert, key, err := client(c.CACert, c.PKI.CAKey, pkix.Name{CommonName: o.User, Organization: o.Groups}, o.TTL)
 	if err != nil {
 		return config.Secret{}, err
 	}
-	if end := repro.Now().Add(o.TTL); end.After(ca.NotAfter) {
-		return config.Secret{}, fmt.Errorf("lifetime %v: the cluster's CA ends before that, at %s", o.TTL, ca.NotAfter.Format(time.RFC3339))
-	}
-	caKey, err := parseKey(c.PKI.CAKey)
-	if err != nil {
-		return config.Secret{}, fmt.Errorf("CA: %w", err)
-	}
-	key, secret, err := newKey()
-	if err != nil {
-		return config.Secret{}, err
-	}
-	cert, err := sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: o.User, Organization: o.Groups}, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, o.TTL, ca, key.Public(), caKey)
-	if err != nil {
-		return config.Secret{}, err
-	}
-	return kubeconfigText(c, o.User, cert, secret), nil
+	user := fmt.Sprintf("\n    client-certificate-data: %s\n    client-key-data: %s", b64(cert), b64(key.Reveal()))
+	return config.NewSecret(kubeconfigText(c.Name, "https://"+c.Endpoint, c.CACert, o.User, user)), nil
 }
 
-func kubeconfigText(c *Cluster, user, cert string, key config.Secret) config.Secret {
-	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
-	return config.NewSecret(fmt.Sprintf(`apiVersion: v1
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func kubeconfigText(cluster, server, caCert, name, user string) string {
+	return fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters:
 - name: %[1]q
   cluster:
-    server: https://%[2]s
+    server: %[2]s
     certificate-authority-data: %[3]s
 users:
 - name: %[4]q
-  user:
-    client-certificate-data: %[5]s
-    client-key-data: %[6]s
+  user: %[5]s
 contexts:
 - name: "%[4]s@%[1]s"
   context: {cluster: %[1]q, user: %[4]q}
 current-context: "%[4]s@%[1]s"
-`, c.Name, c.Endpoint, b64(c.CACert), user, b64(cert), b64(key.Reveal())))
+`, cluster, server, b64(caCert), name, user)
 }
