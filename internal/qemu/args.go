@@ -54,11 +54,7 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 		args = append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline)
 	}
 	if o.Net != "" {
-		netdev := "stream,id=net,server=off,addr.type=unix,addr.path=" + esc(o.Net)
-		if tap, ok := strings.CutPrefix(o.Net, Tap); ok {
-			netdev = "tap,id=net,script=no,downscript=no,ifname=" + esc(tap)
-		}
-		args = append(args, "-netdev", netdev, "-device", "virtio-net-pci,netdev=net,mac="+o.MAC)
+		args = append(args, "-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+esc(o.Net), "-device", "virtio-net-pci,netdev=net,mac="+o.MAC)
 	}
 	if o.Channel {
 		args = append(args, "-device", "virtio-serial-pci", "-chardev", "socket,id=channel,server=on,wait=off,path="+sock(channelSocket),

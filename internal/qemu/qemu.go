@@ -24,9 +24,6 @@ const (
 	FWCfg  = "fw_cfg"
 )
 
-// Tap begins the name of a tap interface of the host, in the place of a socket.
-const Tap = "tap:"
-
 // Options describe a machine.
 type Options struct {
 	Disk, Format string            // image and its format, as QEMU calls it; empty: no disk
@@ -44,7 +41,7 @@ type Options struct {
 	Kernel       string            // kernel that is booted instead of what the disk has; empty: none
 	Initrd       string            // its RAM disk
 	Cmdline      string            // and its command line
-	Net, MAC     string            // unix socket of the network, or Tap and an interface; empty: no link
+	Net, MAC     string            // unix socket of the network; empty: no link
 	Clock        time.Time         // what the machine's clock says at power-on; zero: the right time
 	Rate         int64             // bytes in a second that the disk gives and takes; 0: as fast as it can
 	WriteLog     string            // file that records what is written to the disk, in order (Linux' dm-log-writes format); empty: none

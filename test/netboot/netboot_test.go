@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
-	"github.com/imgbuild/imgbuild/internal/qemu"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/vnet"
@@ -98,14 +97,14 @@ func cluster(t *testing.T, k kit.Kit) {
 	sh := func(script string) {
 		kit.Must(t, run.Run(t.Context(), run.Cmd{Name: "sh", Args: []string{"-ec", script}}))
 	}
-	sh("ip link set lo up; ip link add br0 type bridge; ip addr add " + server + "/24 dev br0; ip link set br0 up")
-	for _, tap := range []string{"master", "worker", "stranger"} {
-		sh("ip tuntap add " + tap + " mode tap; ip link set " + tap + " master br0 up")
-	}
+	sh("ip link set lo up; ip tuntap add tap0 mode tap; ip addr add " + server + "/24 dev tap0; ip link set tap0 up")
+	wire, err := vnet.NewWire("tap0", filepath.Join(k.Dir, "wire"))
+	kit.Must(t, err)
+	t.Cleanup(func() { kit.Must(t, wire.Close()) })
 	sh(`nft -f - <<'E'
 table inet lossy {
-	chain in { type filter hook input priority 0; iifname "br0" numgen random mod 100 < 1 drop; }
-	chain out { type filter hook output priority 0; oifname "br0" numgen random mod 100 < 1 drop; }
+	chain in { type filter hook input priority 0; iifname "tap0" numgen random mod 100 < 1 drop; }
+	chain out { type filter hook output priority 0; oifname "tap0" numgen random mod 100 < 1 drop; }
 }
 E`)
 	mac := func(ip string) string {
@@ -165,17 +164,17 @@ func (s *site) serve(inventory string, more ...string) (stop func()) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- run.Run(ctx, run.Cmd{Name: filepath.Join(s.Bin, "imgbuild"), Stderr: s, Args: append([]string{"serve", filepath.Join(s.Dir, "out"), "--inventory", inventory,
-			"--interface", "br0", "--dhcp", "full", "--range", "10.0.0.100-10.0.0.200"}, more...)})
+			"--interface", "tap0", "--dhcp", "full", "--range", "10.0.0.100-10.0.0.200"}, more...)})
 	}()
 	return func() { cancel(); <-ended }
 }
 
-// start powers a machine on whose disk is empty. Its name is its interface's.
+// start powers a machine on whose disk is empty.
 func (s *site) start(name, ip string, memory int) *boottest.Machine {
 	s.t.Helper()
 	empty := filepath.Join(s.Dir, "empty.raw")
 	kit.Must(s.t, os.WriteFile(empty, make([]byte, 1<<20), 0o600))
-	m, err := boottest.Start(s.t.Context(), boottest.Node{Name: name, Image: empty, IP: ip, Memory: memory, CPUs: 2}, filepath.Join(s.Dir, "machines"), qemu.Tap+name, true)
+	m, err := boottest.Start(s.t.Context(), boottest.Node{Name: name, Image: empty, IP: ip, Memory: memory, CPUs: 2}, filepath.Join(s.Dir, "machines"), filepath.Join(s.Dir, "wire"), true)
 	kit.Must(s.t, err)
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
