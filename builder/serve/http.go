@@ -233,7 +233,7 @@ func (s *Server) script(w http.ResponseWriter, r *http.Request) {
 		s.write(w, "text/plain; charset=utf-8", scriptUserData(s.url("/m/"+t.id+"/")))
 		return
 	}
-	s.write(w, "text/plain; charset=utf-8", scriptBoot(m.name, boot, s.url("/m/"+t.id+"/"+fileBoot)))
+	s.write(w, "text/plain; charset=utf-8", scriptBoot(m.name, boot, s.url("/m/"+t.id+"/"+fileBoot), s.catalogue.images[m.m.Role].Cmdline()))
 }
 
 func (s *Server) write(w http.ResponseWriter, kind, text string) {

@@ -69,6 +69,9 @@ func (r *rig) bootURL(t testing.TB, query string) string {
 	if a.code != 200 || !bytes.HasPrefix(a.body, []byte("#!ipxe\n")) {
 		t.Fatalf("%d %s", a.code, a.body)
 	}
+	if words := string(a.body); strings.Contains(words, "/boot.efi") && !strings.Contains(words, "/boot.efi roothash=00 console=ttyS0,115200n8 || goto failed\n") {
+		t.Errorf("without the kernel's command line:\n%s", words)
+	}
 	return bootURL.FindString(string(a.body))
 }
 

@@ -22,6 +22,7 @@ import (
 // machine is told. It may be read by many at once.
 type Image interface {
 	Role() string
+	Cmdline() string // the kernel's
 	Size() int64 // bytes, of any machine's
 	// Reader is the whole file with a machine's credentials in it; each is independent.
 	Reader(s stamp.Stamp, more map[string][]byte) (io.ReadSeeker, error)
@@ -166,6 +167,9 @@ func (c *catalogue) addImage(file, role string) error {
 	c.opened = append(c.opened, image)
 	if image.Role() != role {
 		return fault.New(fault.Verify, "%s: it is a %s's image, its manifest is a %s's", file, image.Role(), role)
+	}
+	if !sayable(image.Cmdline()) {
+		return fault.New(fault.Usage, "%s: no iPXE script can say its kernel command line, %q: leave quotes, $, \\, || and && out of boot.cmdline", file, image.Cmdline())
 	}
 	c.images[role] = image
 	return nil

@@ -1,6 +1,9 @@
 package serve
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // iPXE's scripts. It takes || and && from left to right, so what follows a failure goes by
 // labels. A machine gives up with `exit 1`: firmware then tries its next device.
@@ -16,10 +19,17 @@ func scriptAsking(url string) string {
 		":failed\necho imgbuild: nothing to boot for ${netX/mac}: the log of imgbuild serve says why\n" + pause
 }
 
-// scriptBoot boots a machine's image.
-func scriptBoot(name, boot, url string) string {
-	return shebang + "echo imgbuild: " + clean(name) + ", " + boot + "\nchain --autofree " + url + " || goto failed\n" +
+// scriptBoot boots a machine's image. iPXE always has words for what it starts, at least
+// its name, and without Secure Boot systemd-stub takes them in the place of its own: they
+// have to be the whole command line. The name in front is no parameter of the kernel.
+func scriptBoot(name, boot, url, cmdline string) string {
+	return shebang + "echo imgbuild: " + clean(name) + ", " + boot + "\nchain --autofree " + url + " " + cmdline + " || goto failed\n" +
 		":failed\necho imgbuild: the image of " + clean(name) + " did not start\n" + pause
+}
+
+// sayable says whether words stand for themselves in a script.
+func sayable(words string) bool {
+	return !strings.ContainsAny(words, "$\"'\\\n\r") && !slices.ContainsFunc(strings.Fields(words), func(w string) bool { return w == "||" || w == "&&" })
 }
 
 // scriptUserData tells a script that called this one where the user data is.

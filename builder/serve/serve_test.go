@@ -32,9 +32,10 @@ type fakeImage struct {
 
 const fakeSize, fakeSlot = 1 << 20, 256 << 10
 
-func (f fakeImage) Role() string { return f.role }
-func (f fakeImage) Size() int64  { return f.size }
-func (f fakeImage) Close() error { return nil }
+func (f fakeImage) Role() string    { return f.role }
+func (f fakeImage) Cmdline() string { return "roothash=00 console=ttyS0,115200n8" }
+func (f fakeImage) Size() int64     { return f.size }
+func (f fakeImage) Close() error    { return nil }
 
 func (f fakeImage) Reader(s stamp.Stamp, more map[string][]byte) (io.ReadSeeker, error) {
 	all := maps.Clone(more)

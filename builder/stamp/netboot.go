@@ -19,6 +19,7 @@ import (
 type Netboot struct {
 	f          *os.File
 	role       string
+	cmdline    string
 	slot, size int64
 }
 
@@ -51,6 +52,15 @@ func (n *Netboot) read() error {
 	if n.role, err = roleOf(f); err != nil {
 		return err
 	}
+	cmdline := f.Section(".cmdline")
+	if cmdline == nil {
+		return errors.New("it has no kernel command line")
+	}
+	words, err := cmdline.Data()
+	if err != nil {
+		return err
+	}
+	n.cmdline = string(bytes.TrimRight(words, "\x00"))
 	slot := make([]byte, netboot.Slot)
 	if _, err := n.f.ReadAt(slot, n.slot); err != nil {
 		return err
@@ -63,6 +73,9 @@ func (n *Netboot) read() error {
 
 // Role is the role whose image it is.
 func (n *Netboot) Role() string { return n.role }
+
+// Cmdline is the kernel's command line.
+func (n *Netboot) Cmdline() string { return n.cmdline }
 
 // Size is the file's, in bytes; stamped it is the same.
 func (n *Netboot) Size() int64 { return n.size }

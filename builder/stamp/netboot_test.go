@@ -23,7 +23,7 @@ func networkNode(t testing.TB, credentials map[string][]byte) string {
 	slot, err := netboot.Fill(credentials)
 	must(t, err)
 	uki, err := pe.UKI(disktest.Stub(), []pe.Section{{Name: ".osrel", Data: []byte("ID=debian\nIMAGE_ID=imgbuild-worker\n")},
-		{Name: ".linux", Data: make([]byte, 5000)}, {Name: netboot.Section, Data: append(slot, bytes.Repeat([]byte("root"), 1<<18)...)}})
+		{Name: ".cmdline", Data: []byte("roothash=00 panic=10")}, {Name: ".linux", Data: make([]byte, 5000)}, {Name: netboot.Section, Data: append(slot, bytes.Repeat([]byte("root"), 1<<18)...)}})
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "worker.netboot.efi")
 	must(t, os.WriteFile(file, uki, 0o600))
@@ -37,7 +37,7 @@ func TestNetboot(t *testing.T) {
 	n, err := OpenNetboot(file)
 	must(t, err)
 	defer n.Close()
-	if n.Role() != "worker" || n.Size() != int64(len(plain)) {
+	if n.Cmdline() != "roothash=00 panic=10" || n.Role() != "worker" || n.Size() != int64(len(plain)) {
 		t.Errorf("role %q, %d bytes", n.Role(), n.Size())
 	}
 	node := worker(t)
