@@ -119,7 +119,9 @@ func (d *drivers) match(alias string) []string {
 }
 
 // insert loads a module and, before it, what it depends on. One that failed is
-// tried again when the next device asks for it.
+// tried again when the next device asks for it. A dependency that has no device may be a soft
+// one, a checksum by an instruction that this processor lacks: the kernel then says of the
+// module itself whether it can do without.
 func (d *drivers) insert(name string) (err error) {
 	m, ok := d.modules[name]
 	if !ok {
@@ -131,7 +133,7 @@ func (d *drivers) insert(name string) (err error) {
 	m.loaded = true
 	defer func() { m.loaded = err == nil }()
 	for _, dep := range m.deps {
-		if err := d.insert(dep); err != nil {
+		if err := d.insert(dep); err != nil && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 	}

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // fake lays both lists below a temporary root and records what is loaded;
@@ -79,6 +81,27 @@ func TestInsertFails(t *testing.T) {
 	}
 	if err := d.insert("dm_verity"); err == nil || len(*loaded) > 0 {
 		t.Errorf("a module was loaded without what it depends on: %v, %v", *loaded, err)
+	}
+}
+
+// TestInsertWithoutADevice has a processor that lacks what a dependency is made for.
+func TestInsertWithoutADevice(t *testing.T) {
+	d, loaded := fake(t, list, "")
+	if _, err := d.readModules(); err != nil {
+		t.Fatal(err)
+	}
+	load := d.load
+	d.load = func(file string) error {
+		if filepath.Base(file) == "dax.ko.xz" {
+			return unix.ENODEV
+		}
+		return load(file)
+	}
+	if err := d.insert("dm_mod"); err != nil || !slices.Equal(*loaded, []string{"lib/dm-mod.ko.xz"}) {
+		t.Errorf("%v, loaded %v", err, *loaded)
+	}
+	if err := d.insert("dax"); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("asked for itself: %v", err)
 	}
 }
 
