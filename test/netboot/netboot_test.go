@@ -112,9 +112,10 @@ E`)
 		kit.Must(t, err)
 		return m
 	}
+	// CoreDNS ends where it is given no server to forward to; none has to answer.
 	static := func(name, ip string) string {
 		file := filepath.Join(k.Dir, name+".network")
-		kit.Must(t, os.WriteFile(file, []byte("[Match]\nType=ether\nKind=!*\n[Network]\nAddress="+ip+"/24\nGateway="+server+"\n"), 0o600))
+		kit.Must(t, os.WriteFile(file, []byte("[Match]\nType=ether\nKind=!*\n[Network]\nAddress="+ip+"/24\nGateway="+server+"\nDNS="+server+"\n"), 0o600))
 		return file
 	}
 	inventory := filepath.Join(k.Dir, "machines.yaml")
