@@ -23,7 +23,7 @@ import (
 type Image interface {
 	Role() string
 	Cmdline() string // the kernel's
-	Size() int64 // bytes, of any machine's
+	Size() int64     // bytes, of any machine's
 	// Reader is the whole file with a machine's credentials in it; each is independent.
 	Reader(s stamp.Stamp, more map[string][]byte) (io.ReadSeeker, error)
 	Close() error
