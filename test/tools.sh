@@ -31,6 +31,7 @@ want sfdisk fdisk
 want objdump binutils
 want systemd-dissect systemd-container
 want nft nftables
+want ip iproute2
 want /usr/lib/dracut/modules.d/30ignition/ignition ignition
 want openssl openssl
 want /usr/lib/ipxe/snponly.efi ipxe
