@@ -26,7 +26,7 @@ const virtualIP = "10.0.0.100"
 var addresses = map[string]string{"m1": "10.0.0.10", "m2": "10.0.0.11", "m3": "10.0.0.12", "w1": "10.0.0.20"}
 
 // yields are nice(2) levels: four machines share two cores, and kubeadm gives etcd two
-// seconds to answer. Who joins later lets those go first that it joins.
+// seconds to answer. The worker lets the masters go first.
 var yields = map[string]int{"m1": 0, "m2": 0, "m3": 0, "w1": 15}
 
 // limit is how long one stage may take on emulated processors.

@@ -136,6 +136,9 @@ func (a *Agent) checkEtcd(ctx context.Context) error {
 			for _, n := range nodes {
 				peers = append(peers, n.addresses...)
 			}
+			if err == nil && len(peers) == 0 {
+				err = errors.New("no master of the cluster has an address yet")
+			}
 			return err
 		})
 		if err != nil {
@@ -183,6 +186,7 @@ type masterNode struct {
 	ready     bool
 }
 
+// masterNodes asks the API, which knows one at least once the cluster is published.
 func (a *Agent) masterNodes(ctx context.Context) ([]masterNode, error) {
 	client, err := a.adminClient()
 	if err != nil {

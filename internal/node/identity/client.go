@@ -50,14 +50,12 @@ func Kubelet(c *config.NodeConfig, node, server, file string) (kubeconfig string
 	return text, config.NewSecret(cert + key.Reveal()), nil
 }
 
-// client makes a key and a certificate for a client, signed by an authority.
+// client makes a key and a certificate for a client, signed by an authority, which it
+// does not outlive.
 func client(caCert string, caKey config.Secret, subject pkix.Name, life time.Duration) (string, config.Secret, error) {
 	ca, err := config.ParseCert(caCert)
 	if err != nil {
 		return "", config.Secret{}, err
-	}
-	if end := repro.Now().Add(life); end.After(ca.NotAfter) {
-		return "", config.Secret{}, fmt.Errorf("lifetime %v: the cluster's CA ends before that, at %s", life, ca.NotAfter.Format(time.RFC3339))
 	}
 	signer, err := parseKey(caKey)
 	if err != nil {
@@ -69,6 +67,6 @@ func client(caCert string, caKey config.Secret, subject pkix.Name, life time.Dur
 	}
 	cert, err := sign(&x509.Certificate{Subject: subject, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, life, ca, key.Public(), signer)
+	}, min(life, ca.NotAfter.Sub(repro.Now())), ca, key.Public(), signer)
 	return cert, secret, err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/internal/node/config"
+	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
 // Admins is the group that kubeadm binds to the role cluster-admin.
@@ -53,6 +54,13 @@ func (o Operator) Check() error {
 func (c *Cluster) Kubeconfig(o Operator) (config.Secret, error) {
 	if err := o.Check(); err != nil {
 		return config.Secret{}, err
+	}
+	ca, err := config.ParseCert(c.CACert)
+	if err != nil {
+		return config.Secret{}, err
+	}
+	if end := repro.Now().Add(o.TTL); end.After(ca.NotAfter) {
+		return config.Secret{}, fmt.Errorf("lifetime %v: the cluster's CA ends before that, at %s", o.TTL, ca.NotAfter.Format(time.RFC3339))
 	}
 	cert, key, err := client(c.CACert, c.PKI.CAKey, pkix.Name{CommonName: o.User, Organization: o.Groups}, o.TTL)
 	if err != nil {
