@@ -2,9 +2,14 @@ package identity_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -137,6 +142,30 @@ func TestKubelet(t *testing.T) {
 	master.PKI = &config.PKI{}
 	if _, _, err := identity.Kubelet(master, "m2", "https://m2:6443", "/pki/current.pem"); err == nil {
 		t.Error("signed without the CA's key")
+	}
+}
+
+// TestKubeletOfAnOldCA has a CA that ends in an hour: the certificate ends with it.
+func TestKubeletOfAnOldCA(t *testing.T) {
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, _ := x509.MarshalECPrivateKey(key)
+	text := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	master := &config.NodeConfig{Cluster: "old", CACert: text("CERTIFICATE", der), PKI: &config.PKI{CAKey: config.NewSecret(text("EC PRIVATE KEY", private))}}
+	_, pair, err := identity.Kubelet(master, "m2", "https://m2:6443", "/pki/current.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed(t, master.CACert, []byte(pair.Reveal()), []byte(pair.Reveal()), "system:node:m2", "system:nodes")
+	block, _ := pem.Decode([]byte(pair.Reveal()))
+	if leaf, err := x509.ParseCertificate(block.Bytes); err != nil || leaf.NotAfter.After(ca.NotAfter) {
+		t.Errorf("it ends at %v, its CA at %v: %v", leaf.NotAfter, ca.NotAfter, err)
 	}
 }
 
