@@ -42,6 +42,7 @@ type Node struct {
 
 	Extra                   []string // raw images of more disks, read-only
 	BIOS                    bool     // no UEFI firmware
+	NoROM                   bool     // the network card carries no iPXE, which goes before what firmware itself can do
 	CD, Stick               string   // raw images in a CD drive and on a USB stick, read-only
 	Kernel, Initrd, Cmdline string   // of an image without a boot loader
 	Ignition                string   // file with an Ignition config, for an OS that reads one
@@ -69,7 +70,7 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 	}
 	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
 		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{},
-		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, BIOS: n.BIOS, CD: n.CD, Stick: n.Stick, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline, Ignition: n.Ignition}
+		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, BIOS: n.BIOS, NoROM: n.NoROM, CD: n.CD, Stick: n.Stick, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline, Ignition: n.Ignition}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}

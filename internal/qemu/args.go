@@ -54,7 +54,11 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 		args = append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline)
 	}
 	if o.Net != "" {
-		args = append(args, "-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+esc(o.Net), "-device", "virtio-net-pci,netdev=net,mac="+o.MAC)
+		card := "virtio-net-pci,netdev=net,mac=" + o.MAC
+		if o.NoROM {
+			card += ",romfile="
+		}
+		args = append(args, "-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+esc(o.Net), "-device", card)
 	}
 	if o.Channel {
 		args = append(args, "-device", "virtio-serial-pci", "-chardev", "socket,id=channel,server=on,wait=off,path="+sock(channelSocket),

@@ -42,6 +42,7 @@ type Options struct {
 	Initrd       string            // its RAM disk
 	Cmdline      string            // and its command line
 	Net, MAC     string            // unix socket of the network; empty: no link
+	NoROM        bool              // the network card carries no iPXE: firmware boots from the network by itself
 	Clock        time.Time         // what the machine's clock says at power-on; zero: the right time
 	Rate         int64             // bytes in a second that the disk gives and takes; 0: as fast as it can
 	WriteLog     string            // file that records what is written to the disk, in order (Linux' dm-log-writes format); empty: none

@@ -27,7 +27,7 @@ func TestArgumentsGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Rate, o.WriteLog, o.Clock, o.Net, o.Credentials, o.Seed = 20<<20, "/m/a,b.log", time.Unix(0, 0), "", nil, ""
-	o.Ignition = "/m/a,b.ign"
+	o.Ignition, o.Net, o.NoROM = "/m/a,b.ign", "/run/net", true
 	tried, err := arguments(o, tcg, ovmf, "/s")
 	if err != nil {
 		t.Fatal(err)

@@ -126,11 +126,11 @@ machines:
   - {name: w1, role: worker, mac: ["%s"], config: cluster/worker.yaml, network: [%s], boot: diskless}
 `, mac(kit.MasterIP), filepath.Base(static("10-master", kit.MasterIP)), mac(workerIP), filepath.Base(static("10-worker", workerIP)))), 0o600))
 
-	stop := s.serve(inventory, "--tftp-port", "0") // firmware asks by PXE first, and goes on to HTTP
-	stranger := s.start("stranger", "10.0.0.66", 1024)
+	stop := s.serve(inventory, "--tftp-port", "0")                                      // firmware asks by PXE first, and goes on to HTTP
+	stranger := s.start(boottest.Node{Name: "stranger", IP: "10.0.0.66", Memory: 1024}) // by the iPXE of QEMU's network card
 	s.until("the stranger is refused", func() error { return s.hears("52:54:00:00:00:42", "refused") })
 	kit.Must(t, stranger.Kill())
-	master := s.start("master", kit.MasterIP, 4096)
+	master := s.start(boottest.Node{Name: "master", IP: kit.MasterIP, Memory: 4096, NoROM: true})
 	s.until("the master is installed", func() error { return s.hears("installed", "m1") })
 	api, err := k.NewAPI(t.Context(), func(ctx context.Context, _, address string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -141,7 +141,7 @@ machines:
 	stop()
 	stop = s.serve(inventory, "--ipxe", ipxe)
 	defer stop()
-	worker := s.start("worker", workerIP, 3072)
+	worker := s.start(boottest.Node{Name: "worker", IP: workerIP, Memory: 3072, NoROM: true})
 	s.until("both nodes are Ready", func() error { return c.NodesReady(2)(t.Context()) })
 	s.until("all pods run", func() error { return api.PodsReady(t.Context()) })
 	for m, script := range map[*boottest.Machine]string{
@@ -171,19 +171,20 @@ func (s *site) serve(inventory string, more ...string) (stop func()) {
 }
 
 // start powers a machine on whose disk is empty.
-func (s *site) start(name, ip string, memory int) *boottest.Machine {
+func (s *site) start(n boottest.Node) *boottest.Machine {
 	s.t.Helper()
 	empty := filepath.Join(s.Dir, "empty.raw")
 	kit.Must(s.t, os.WriteFile(empty, make([]byte, 1<<20), 0o600))
-	m, err := boottest.Start(s.t.Context(), boottest.Node{Name: name, Image: empty, IP: ip, Memory: memory, CPUs: 2}, filepath.Join(s.Dir, "machines"), filepath.Join(s.Dir, "wire"), true)
+	n.Image, n.CPUs = empty, 2
+	m, err := boottest.Start(s.t.Context(), n, filepath.Join(s.Dir, "machines"), filepath.Join(s.Dir, "wire"), true)
 	kit.Must(s.t, err)
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
-			s.t.Logf("%s:\n%s", name, m.Tail(40))
+			s.t.Logf("%s:\n%s", n.Name, m.Tail(40))
 		}
 		_ = m.Kill()
 	})
-	s.told("%s is powered on", name)
+	s.told("%s is powered on", n.Name)
 	return m
 }
 
