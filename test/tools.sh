@@ -18,6 +18,7 @@ want /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 want arch-test arch-test
 want qemu-system-x86_64 qemu-system-x86
 want qemu-img qemu-utils
+want "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketimeMT.so.1" libfaketime
 want zstd zstd
 want /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
 want fsck.erofs erofs-utils
@@ -27,6 +28,7 @@ want mcopy mtools
 want sgdisk gdisk
 want xorriso xorriso
 want isoinfo genisoimage
+want skopeo skopeo
 want sfdisk fdisk
 want objdump binutils
 want systemd-dissect systemd-container

@@ -37,6 +37,7 @@ type Node struct {
 	Console io.Writer // nil: only the file console.log in the machine's folder
 
 	Clock    time.Time // what its clock says at power-on; zero: the right time
+	Pace     float64   // seconds that pass in it in one of the host's, where its processor is emulated; 0: one
 	Rate     int64     // bytes in a second of its disk; 0: as fast as it can
 	WriteLog string    // file that records what it writes to its disk (Linux' dm-log-writes format)
 
@@ -70,7 +71,7 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 	}
 	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
 		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{},
-		Clock: n.Clock, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, BIOS: n.BIOS, NoROM: n.NoROM, CD: n.CD, Stick: n.Stick, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline, Ignition: n.Ignition}
+		Clock: n.Clock, Pace: n.Pace, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, BIOS: n.BIOS, NoROM: n.NoROM, CD: n.CD, Stick: n.Stick, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline, Ignition: n.Ignition}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/imgbuild/imgbuild/internal/run"
@@ -43,6 +44,7 @@ type Options struct {
 	Cmdline      string            // and its command line
 	Net, MAC     string            // unix socket of the network; empty: no link
 	NoROM        bool              // the network card carries no iPXE: firmware boots from the network by itself
+	Pace         float64           // seconds that pass in it in one of the host's, where its processor is emulated; 0: one
 	Clock        time.Time         // what the machine's clock says at power-on; zero: the right time
 	Rate         int64             // bytes in a second that the disk gives and takes; 0: as fast as it can
 	WriteLog     string            // file that records what is written to the disk, in order (Linux' dm-log-writes format); empty: none
@@ -92,6 +94,14 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	env := []string{"TMPDIR=/var/tmp"}
+	if o.Pace != 0 && slices.Equal(accel, tcg) {
+		slow, err := paced(o.Pace)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, slow...)
+	}
 	sockets, err := os.MkdirTemp("", "imgbuild-vm-") // 0700; a socket's path must be short, and Dir's may be long
 	if err != nil {
 		return nil, err
@@ -101,15 +111,15 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 		removeCredentials(o.Dir)
 		return nil, errors.Join(err, os.RemoveAll(sockets))
 	}
-	return launch(ctx, o, args, sockets)
+	return launch(ctx, o, args, env, sockets)
 }
 
-func launch(ctx context.Context, o Options, args []string, sockets string) (*Machine, error) {
+func launch(ctx context.Context, o Options, args, env []string, sockets string) (*Machine, error) {
 	life, stop := context.WithCancel(ctx)
 	m := &Machine{sockets: sockets, console: newConsole(o.Console), done: make(chan struct{}), stop: stop}
 	go func() {
 		defer close(m.done)
-		m.err = run.Run(life, run.Cmd{Name: "qemu-system-x86_64", Args: args, Stdout: m.console, Env: []string{"TMPDIR=/var/tmp"}})
+		m.err = run.Run(life, run.Cmd{Name: "qemu-system-x86_64", Args: args, Stdout: m.console, Env: env})
 		removeCredentials(o.Dir)
 		if err := os.RemoveAll(sockets); err != nil {
 			m.err = errors.Join(m.err, err)

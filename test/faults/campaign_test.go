@@ -35,6 +35,7 @@ func TestCampaign(t *testing.T) {
 	}
 	from, done := time.Now(), read(t)
 	s := newSite(t)
+	s.Slow(t, 0.25)
 	s.clocks.on.Store(true)
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
@@ -74,7 +75,7 @@ func (s *site) needMaster(t *testing.T) {
 		return
 	}
 	s.scrap(t, "master")
-	from := time.Now()
+	from := s.Now()
 	kit.Must(t, s.ready(t, s.boot(t, "master", nil), from))
 	s.settled = true
 }

@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
 
@@ -15,7 +14,7 @@ const TimeServer = "10.0.0.98"
 // clocks answers NTP (RFC 5905, mode 4) once it is switched on.
 type clocks struct{ on atomic.Bool }
 
-func newClocks(socket string) (*clocks, *vnet.Host, error) {
+func newClocks(socket string, now func() time.Time) (*clocks, *vnet.Host, error) {
 	host, err := vnet.NewHost(socket, TimeServer)
 	if err != nil {
 		return nil, nil, err
@@ -33,15 +32,15 @@ func newClocks(socket string) (*clocks, *vnet.Host, error) {
 				return // closed
 			}
 			if n >= 48 && c.on.Load() {
-				_, _ = conn.WriteTo(answer(ask[:n]), from)
+				_, _ = conn.WriteTo(answer(ask[:n], now()), from)
 			}
 		}
 	}()
 	return c, host, nil
 }
 
-func answer(ask []byte) []byte {
-	now := stamp(repro.Now())
+func answer(ask []byte, at time.Time) []byte {
+	now := stamp(at)
 	out := make([]byte, 48)
 	out[0], out[1], out[2], out[3] = 4<<3|4, 1, ask[2], 0xec // version 4, server; stratum 1; precision 2^-20
 	copy(out[12:], "TEST")

@@ -85,12 +85,12 @@ func lastSaid(m *boottest.Machine) string {
 // by itself, with nothing torn.
 func (s *site) revive(t *testing.T, name string, how func(*boottest.Node)) (*boottest.Machine, error) {
 	t.Helper()
-	from := repro.Now()
+	from, since := repro.Now(), s.Now()
 	m := s.boot(t, name, how)
-	if err := s.ready(t, m, from); err != nil {
+	if err := s.ready(t, m, since); err != nil {
 		return m, err
 	}
-	s.Told(t, "%s: Ready %.0f s after the power is back", name, time.Since(from).Seconds())
+	s.Told(t, "%s: Ready %.0f s after the power is back", name, repro.Now().Sub(from).Seconds())
 	return m, s.whole(t.Context(), m)
 }
 

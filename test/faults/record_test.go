@@ -127,6 +127,7 @@ A first boot is cut one to five times, again while it mends what the last cut le
 second, half as a step of the first boot begins. A cut is ` + "`kill -9`" + ` of QEMU: what
 the guest had not written is lost. A disk made of recorded writes has everything up to the last flush, and of
 what came after it some writes and not others. A disk that is looked at is judged by e2fsck and by the agent's record.
+For emulated machines time goes at a quarter of the host's: what programs wait for is meant for real processors. Seconds are the host's.
 Sound: the cluster's authority is the one that was given, no file is torn, and etcd has its members and no ghost.
 
 | what is wrong | and then | what comes of it |

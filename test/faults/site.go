@@ -77,7 +77,7 @@ func on(t *testing.T, at *kit.Site, images map[string]string) *site {
 	s.balancer, err = newBalancer(s.Net, s.id, other, firstIP+":6443")
 	kit.Must(t, err)
 	var host *vnet.Host
-	s.clocks, host, err = newClocks(s.Socket)
+	s.clocks, host, err = newClocks(s.Socket, s.Now)
 	kit.Must(t, err)
 	t.Cleanup(func() { _ = host.Close() })
 	s.api, err = s.NewAPI(t.Context(), kit.DialMaster(s.Net), 20*time.Second)

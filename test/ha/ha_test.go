@@ -101,6 +101,7 @@ func TestTwoFirstMasters(t *testing.T) {
 func newSite(t *testing.T) *site {
 	ctx := t.Context()
 	s := &site{Site: kit.NewSite(t), t: t, images: map[string]string{}, machines: map[string]*boottest.Machine{}}
+	s.Slow(t, 0.25) // four machines on two emulated processors
 	t.Cleanup(func() { t.Logf("timeline\n%s", s.Timeline()) })
 	folder := filepath.Join(s.Dir, "cluster")
 	_, err := s.Imgbuild(ctx, "cluster", "new", "ha", "--endpoint", virtualIP+":6443", "--dir", folder,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/qemu"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
 )
@@ -21,6 +22,7 @@ type Site struct {
 	Net    *vnet.Net
 	Socket string
 
+	pace     float64 // seconds for its machines in one of the host's; 0: one
 	began    time.Time
 	timeline []string
 }
@@ -57,10 +59,35 @@ func (s *Site) Config(t *testing.T, name string) []byte {
 	return data
 }
 
+// Slow has the machines that are started from now on see pace seconds pass in one of the
+// host's, where they are emulated.
+func (s *Site) Slow(t *testing.T, pace float64) {
+	t.Helper()
+	emulated, err := qemu.Emulated(t.Context())
+	Must(t, err)
+	if emulated {
+		s.pace = pace
+	}
+}
+
+// Now is what time it is for the site's machines.
+func (s *Site) Now() time.Time {
+	now := repro.Now()
+	if s.pace == 0 {
+		return now
+	}
+	return s.began.Add(time.Duration(float64(now.Sub(s.began)) * s.pace))
+}
+
 // Start powers a machine on, which runs no longer than t. A second time it has the disk
 // of the first.
 func (s *Site) Start(t *testing.T, n boottest.Node) *boottest.Machine {
 	t.Helper()
+	if s.pace != 0 {
+		if n.Pace = s.pace; n.Clock.IsZero() {
+			n.Clock = s.Now()
+		}
+	}
 	m, err := boottest.Start(t.Context(), n, filepath.Join(s.Dir, "machines"), s.Socket, true)
 	Must(t, err)
 	t.Cleanup(func() { _ = m.Kill() })
