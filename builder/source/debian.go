@@ -47,18 +47,29 @@ const (
 // Resolve solves the package set against the signed indices of the suite, its
 // updates and its security updates, and returns one pin for each package, sorted by name.
 func (b DebianBase) Resolve(ctx context.Context, opt Options) ([]lock.Pin, error) {
+	all, err := b.read(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	return b.solve(all)
+}
+
+func (b DebianBase) read(ctx context.Context, opt Options) (*debian.Universe, error) {
 	sources, err := b.sources()
 	if err != nil {
 		return nil, err
 	}
+	defer opt.Report.Stage("reading the package indices of " + b.Suite)()
 	archive := debian.Archive{Store: opt.Store, Fetch: fetch.New(opt.Store, fetch.Options{Offline: opt.Offline}),
 		Arch: debian.Arch(b.Arch), Now: repro.Now(), Note: opt.Report.Note}
-	done := opt.Report.Stage("reading the package indices of " + b.Suite)
 	all, err := archive.Read(ctx, sources)
-	done()
 	if err != nil {
 		return nil, fmt.Errorf("reading the package indices: %w", err)
 	}
+	return all, nil
+}
+
+func (b DebianBase) solve(all *debian.Universe) ([]lock.Pin, error) {
 	packages, err := all.Solve(b.Packages)
 	if err != nil {
 		return nil, fault.New(fault.Spec, "solving the package set of %s: %w", b.Name, err)

@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -182,7 +183,7 @@ func (u *Universe) read(ix index, source int) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	plain, err := unpack(f, ix.packing, cmp.Or(ix.plain.size, largestIndex))
+	plain, err := unpack(bufio.NewReaderSize(f, 1<<20), ix.packing, cmp.Or(ix.plain.size, largestIndex))
 	if err != nil {
 		return err
 	}

@@ -39,8 +39,10 @@ func (s Source) dist(name string) string { return s.at(path.Join("dists", s.Suit
 
 // escape quotes a path for a URL as apt does, so that a pin has one spelling.
 func escape(name string) string {
-	return strings.NewReplacer("+", "%2b", "~", "%7e").Replace((&url.URL{Path: name}).EscapedPath())
+	return asApt.Replace((&url.URL{Path: name}).EscapedPath())
 }
+
+var asApt = strings.NewReplacer("+", "%2b", "~", "%7e")
 
 // Package is one package of an index: where it lies and what it is to have.
 type Package struct {
@@ -50,8 +52,9 @@ type Package struct {
 	SHA256              string // in hex
 
 	essential  bool
+	important  bool // Important: yes, or Protected: yes
 	multiArch  string
-	importance int // of its Priority: 0 is required
+	priority   int // 0 is required
 	preDepends string
 	depends    string
 	conflicts  string

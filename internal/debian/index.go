@@ -49,7 +49,7 @@ func (c *capped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var indexFields = []string{"Package", "Version", "Architecture", "Filename", "Size", "SHA256", "Essential", "Multi-Arch",
+var indexFields = []string{"Package", "Version", "Architecture", "Filename", "Size", "SHA256", "Essential", "Important", "Protected", "Multi-Arch",
 	"Priority", "Pre-Depends", "Depends", "Conflicts", "Breaks", "Provides"}
 
 // priorities are those of Debian policy 2.5, the most important first.
@@ -87,13 +87,14 @@ func readPackage(p paragraph, src Source) (*Package, error) {
 		return nil, fmt.Errorf("package %s has no SHA256", name)
 	}
 	return &Package{Name: name, Version: p["Version"], Arch: p["Architecture"], URL: src.at(file), Size: size, SHA256: p["SHA256"],
-		essential: p["Essential"] == "yes", multiArch: p["Multi-Arch"], importance: importance(p["Priority"]),
+		essential: p["Essential"] == "yes", important: p["Important"] == "yes" || p["Protected"] == "yes",
+		multiArch: p["Multi-Arch"], priority: rank(p["Priority"]),
 		preDepends: p["Pre-Depends"], depends: p["Depends"], conflicts: p["Conflicts"], breaks: p["Breaks"], provides: p["Provides"]}, nil
 }
 
 func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 
-func importance(priority string) int {
+func rank(priority string) int {
 	if i := slices.Index(priorities, priority); i >= 0 {
 		return i
 	}

@@ -73,9 +73,11 @@ func (k Keys) open(message []byte, at time.Time) ([]byte, error) {
 	_, _, err = openpgp.VerifyDetachedSignature(k.ring, bytes.NewReader(block.Bytes), bytes.NewReader(sig), &packet.Config{Time: func() time.Time { return at }})
 	switch {
 	case errors.Is(err, pgperrors.ErrUnknownIssuer):
-		return nil, fmt.Errorf("%w: it is by %s, none of which is in the keyring", ErrSignature, signers(sig))
+		return nil, fmt.Errorf("%w: it is by %s, none of which is in the keyring; name one that has it", ErrSignature, signers(sig))
+	case errors.Is(err, pgperrors.ErrSignatureExpired):
+		return nil, fmt.Errorf("%w: it has expired, or is still to come: this host's clock says %s; set it if it is wrong, else take another mirror", ErrSignature, stamp(at))
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+		return nil, fmt.Errorf("%w: %w; take another mirror", ErrSignature, err)
 	}
 	return block.Bytes, nil
 }

@@ -11,7 +11,7 @@ import (
 var ErrUnsolvable = errors.New("the packages cannot be had together")
 
 // most bounds the work of solving; Debian's own sets take some thousand steps.
-const most = 1 << 20
+const most = 1 << 17
 
 // Solve finds the closed set of the essential packages and the named ones, with
 // their Pre-Depends and Depends and without Recommends, sorted by name. It decides
@@ -100,11 +100,15 @@ type enmity struct {
 type broken struct {
 	chain []string
 	why   string
-	clash bool       // packages stand against each other; else something is missing
-	ways  []*Package // what brought the first of these in, where there was another way
+	final bool       // so in every set: something is missing, or stands against what is asked for
+	ways  []*Package // what brought in what it stands against, where there was another way
 }
 
 func (b *broken) String() string { return strings.Join(append(slices.Clone(b.chain), b.why), ", ") }
+
+func (b *broken) clone() *broken {
+	return &broken{slices.Clone(b.chain), b.why, b.final, slices.Clone(b.ways)}
+}
 
 func newSolution(u *Universe, shunned map[*Package]bool) *solution {
 	return &solution{u: u, shunned: shunned, chosen: map[*Package]choice{}, names: map[string][]*Package{}, against: map[string][]enmity{}, hopeless: map[*Package]*broken{}}
@@ -176,7 +180,7 @@ func (s *solution) clash(e enmity, with, second *Package) *broken {
 	if by := s.chosen[first].by; by != nil {
 		because = fmt.Sprintf(" (%s needs it)", by.Name)
 	}
-	bad := &broken{why: fmt.Sprintf("%s %s %s, and %s is there%s", e.of.Name, e.verb, e.what, with, because), clash: true}
+	bad := &broken{why: fmt.Sprintf("%s %s %s, and %s is there%s", e.of.Name, e.verb, e.what, with, because), final: s.chosen[first].by == nil}
 	for p := first; p != nil; p = s.chosen[p].by {
 		if s.chosen[p].free {
 			bad.ways = append(bad.ways, p)
@@ -247,28 +251,32 @@ func (s *solution) meetRelation(p *Package, rel relation, done map[*Package]bool
 		targets = append(targets, s.u.targets(a)...)
 	}
 	var first *broken
+	final := true
 	for _, q := range targets {
 		if s.shunned[q] {
+			final = false
 			continue
 		}
 		bad := s.try(q, choice{p, len(targets) > 1}, done)
 		if bad == nil {
 			return nil
 		}
-		if first == nil || !first.clash && bad.clash { // a clash may have a way out
+		final = final && bad.final
+		if first == nil || len(first.ways) == 0 && len(bad.ways) > 0 {
 			first = bad
 		}
 	}
 	if first == nil {
 		first = &broken{why: "which nothing has (" + s.u.nearest(rel.alternatives[0]) + ")"}
 	}
+	first.final = final
 	return first
 }
 
 // try chooses a package with all that it needs, or changes nothing.
 func (s *solution) try(q *Package, why choice, done map[*Package]bool) *broken {
 	if bad := s.hopeless[q]; bad != nil {
-		return &broken{chain: slices.Clone(bad.chain), why: bad.why}
+		return bad.clone()
 	}
 	before := len(s.order)
 	bad := s.choose(q, why)
@@ -279,8 +287,8 @@ func (s *solution) try(q *Package, why choice, done map[*Package]bool) *broken {
 		return nil
 	}
 	s.goBack(before, done)
-	if !bad.clash && len(s.shunned) == 0 && s.steps <= most {
-		s.hopeless[q] = &broken{chain: slices.Clone(bad.chain), why: bad.why}
+	if bad.final {
+		s.hopeless[q] = bad.clone()
 	}
 	return bad
 }

@@ -90,7 +90,7 @@ func (u *Universe) essential() []*Package {
 }
 
 // providing are the candidates that provide a name, in the order in which apt takes
-// them: essential ones, then by priority, then as the indices list them.
+// them: essential ones, then important ones, then by priority, then what was read last.
 func (u *Universe) providing(name string) []*Package {
 	if u.providers == nil {
 		u.providers = map[string][]*Package{}
@@ -106,7 +106,8 @@ func (u *Universe) providing(name string) []*Package {
 		}
 		for _, ps := range u.providers {
 			slices.SortFunc(ps, func(a, b *Package) int {
-				return cmp.Or(cmp.Compare(b2i(b.essential), b2i(a.essential)), cmp.Compare(a.importance, b.importance), cmp.Compare(a.position, b.position))
+				return cmp.Or(cmp.Compare(b2i(b.essential), b2i(a.essential)), cmp.Compare(b2i(b.important), b2i(a.important)),
+					cmp.Compare(a.priority, b.priority), cmp.Compare(b.position, a.position))
 			})
 		}
 	}
