@@ -36,9 +36,9 @@ func asked(t *testing.T, arch string) map[string][]string {
 		"virtual names":   {"gawk", "vim", "exim4-daemon-light", "rsyslog", "isc-dhcp-client"},
 	}
 	for name, n := range map[string]spec.Input{
-		"master":          {Role: "master"},
-		"worker":          {Role: "worker"},
-		"generic, ssh":    {Role: "worker", Sets: []string{"base.kernel=generic", "ssh.enabled=true", "containerd.source=base"}},
+		"master":        {Role: "master"},
+		"worker":        {Role: "worker"},
+		"generic, ssh":  {Role: "worker", Sets: []string{"base.kernel=generic", "ssh.enabled=true", "containerd.source=base"}},
 		"BIOS and more": {Role: "master", Sets: []string{"disk.bios=true", "base.packages=vim-tiny,lvm2,open-iscsi,nfs-common"}},
 	} {
 		n.Profiles = profiles.Files

@@ -101,19 +101,31 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestBadArchives: what an archive, or somebody between it and us, may do. Every error
-// names the suite and the archive.
-func TestBadArchives(t *testing.T) {
-	stranger, _ := archivetest.Key(t)
-	packages := func(text string) func(*archivetest.Suite) {
-		return func(s *archivetest.Suite) { s.Packages = text }
+// bad is what an archive, or somebody between it and us, may do.
+type bad struct {
+	suite func(*archivetest.Suite)
+	spoil func(*world)
+	want  string
+	is    error
+}
+
+// holds wants an error that names the suite and the archive.
+func (c bad) holds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.suite(t, c.suite)
+	if c.spoil != nil {
+		c.spoil(w)
 	}
-	for name, c := range map[string]struct {
-		suite func(*archivetest.Suite)
-		spoil func(*world)
-		want  string
-		is    error
-	}{
+	_, err := w.solve(t.Context(), nil)
+	if err == nil || !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) || !strings.HasPrefix(err.Error(), "trixie of "+w.URL+": ") {
+		t.Errorf("error %v; want one with %q", err, c.want)
+	}
+}
+
+func TestBadRelease(t *testing.T) {
+	stranger, _ := archivetest.Key(t)
+	for name, c := range map[string]bad{
 		"not there": {nil, func(w *world) { w.Remove("InRelease") }, "404", fetch.ErrNotFound},
 		"changed after it was signed": {nil, func(w *world) {
 			w.Change("InRelease", func(b []byte) []byte { return bytes.Replace(b, []byte("Origin: Test"), []byte("Origin: Evil"), 1) })
@@ -138,6 +150,16 @@ func TestBadArchives(t *testing.T) {
 		"no date": {func(s *archivetest.Suite) {
 			s.Release = func(r string) string { return strings.Replace(r, "Date:", "X-Date:", 1) }
 		}, nil, `Date: "" is no date in UTC`, nil},
+	} {
+		t.Run(name, c.holds)
+	}
+}
+
+func TestBadIndex(t *testing.T) {
+	packages := func(text string) func(*archivetest.Suite) {
+		return func(s *archivetest.Suite) { s.Packages = text }
+	}
+	for name, c := range map[string]bad{
 		"no such component":    {func(s *archivetest.Suite) { s.Components = []string{"contrib"} }, nil, `it has no component "main"; there is contrib`, nil},
 		"no such architecture": {func(s *archivetest.Suite) { s.Arches = []string{"arm64", "riscv64"} }, nil, "it has nothing for amd64; there is arm64, riscv64", nil},
 		"an index that is not listed": {func(s *archivetest.Suite) {
@@ -175,18 +197,7 @@ func TestBadArchives(t *testing.T) {
 		"a mirror that stalls":         {nil, func(w *world) { w.Stall("InRelease") }, "nothing came for 3s", nil},
 		"an index that stalls":         {nil, func(w *world) { w.Remove("by-hash"); w.Stall("Packages.xz") }, "nothing came for 3s", nil},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			w.suite(t, c.suite)
-			if c.spoil != nil {
-				c.spoil(w)
-			}
-			_, err := w.solve(t.Context(), nil)
-			if err == nil || !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) || !strings.HasPrefix(err.Error(), "trixie of "+w.URL+": ") {
-				t.Errorf("error %v; want one with %q", err, c.want)
-			}
-		})
+		t.Run(name, c.holds)
 	}
 }
 
