@@ -107,6 +107,13 @@ func (a *Archive) Change(end string, to func([]byte) []byte) {
 	}
 }
 
+// Put adds a file.
+func (a *Archive) Put(name string, text []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.files[name] = text
+}
+
 // Remove takes away every file whose path has the part.
 func (a *Archive) Remove(part string) {
 	a.mu.Lock()

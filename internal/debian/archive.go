@@ -122,9 +122,12 @@ func (a *Archive) release(ctx context.Context, src Source) (*release, error) {
 	message, err := a.Fetch.Small(ctx, src.dist("InRelease"), largestRelease)
 	if errors.Is(err, fetch.ErrNotFound) && src.Optional && newest.IsZero() {
 		if a.Note != nil {
-			a.Note("%s is not there, and is passed over", src)
+			a.Note("%s is not there: no package is taken from it", src)
 		}
 		return nil, nil
+	}
+	if errors.Is(err, fetch.ErrNotFound) {
+		return nil, fmt.Errorf("%w; below an archive's address lies dists/%s/InRelease", err, src.Suite)
 	}
 	if err != nil {
 		return nil, err

@@ -2,7 +2,9 @@ package debian_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -271,7 +273,7 @@ func TestSources(t *testing.T) {
 	if err != nil || got != "base 1+deb13u1, only 3, same 1" {
 		t.Errorf("%s, %v", got, err)
 	}
-	if d := cmp.Diff([]string{"trixie-updates of " + w.URL + " is not there, and is passed over"}, w.notes); d != "" {
+	if d := cmp.Diff([]string{"trixie-updates of " + w.URL + " is not there: no package is taken from it"}, w.notes); d != "" {
 		t.Error(d)
 	}
 	u, err := w.reader.Read(t.Context(), sources)
@@ -285,6 +287,30 @@ func TestSources(t *testing.T) {
 	none.Optional = false
 	if _, err := w.solve(t.Context(), nil, none); !errors.Is(err, fetch.ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// TestPackings: indices may be xz, gzip or plain; packages for all architectures may
+// have an index of their own; without by-hash their names will do.
+func TestPackings(t *testing.T) {
+	const text = "Package: everywhere\nVersion: 1\nArchitecture: all\nFilename: ./everywhere.deb\nSize: 1\nSHA256: 0000000000000000000000000000000000000000000000000000000000000000\n"
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write([]byte(text))
+	_ = z.Close()
+	for ending, index := range map[string][]byte{"": []byte(text), ".gz": packed.Bytes()} {
+		w := newWorld(t)
+		w.suite(t, func(s *archivetest.Suite) {
+			s.Release = func(r string) string {
+				r = strings.Replace(strings.Replace(r, "Architectures: amd64", "Architectures: all amd64", 1), "Acquire-By-Hash: yes\n", "", 1)
+				return r + fmt.Sprintf(" %x %d main/binary-all/Packages%s\n", sha256.Sum256(index), len(index), ending)
+			}
+		})
+		w.Remove("by-hash")
+		w.Put("debian/dists/trixie/main/binary-all/Packages"+ending, index)
+		if got, err := w.solve(t.Context(), []string{"everywhere"}); err != nil || got != "base 1, everywhere 1, lib 1" {
+			t.Errorf("%q: %s, %v", ending, got, err)
+		}
 	}
 }
 

@@ -56,11 +56,11 @@ func parseRelease(text []byte) (*release, error) {
 			r.components = append(r.components, path.Base(c)) // security suites say updates/main, and mean main
 		}
 		if r.date, err = parseDate(p["Date"]); err != nil {
-			return fmt.Errorf("Date: %w", err)
+			return fmt.Errorf("its Date: %w", err)
 		}
 		if until, ok := p["Valid-Until"]; ok {
 			if r.until, err = parseDate(until); err != nil {
-				return fmt.Errorf("Valid-Until: %w", err)
+				return fmt.Errorf("its Valid-Until: %w", err)
 			}
 		}
 		return r.list(p["SHA256"])

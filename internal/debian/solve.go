@@ -30,9 +30,9 @@ func (u *Universe) Solve(names []string) ([]*Package, error) {
 			asked = append(asked, p)
 		}
 	}
-	shunned := map[*Package]bool{}
+	shunned, steps := map[*Package]bool{}, 0
 	for first := (*broken)(nil); ; {
-		s := newSolution(u, shunned)
+		s := newSolution(u, shunned, &steps)
 		bad := s.all(asked)
 		if bad == nil {
 			return s.sorted(), nil
@@ -80,7 +80,7 @@ type solution struct {
 	names    map[string][]*Package // chosen packages by name and by what they provide
 	against  map[string][]enmity   // what chosen packages may not stand beside, by name
 	hopeless map[*Package]*broken  // what cannot be had in any set
-	steps    int
+	steps    *int                  // of all tries
 }
 
 // choice is why a package is there: by is nil for what was asked for.
@@ -110,8 +110,8 @@ func (b *broken) clone() *broken {
 	return &broken{slices.Clone(b.chain), b.why, b.final, slices.Clone(b.ways)}
 }
 
-func newSolution(u *Universe, shunned map[*Package]bool) *solution {
-	return &solution{u: u, shunned: shunned, chosen: map[*Package]choice{}, names: map[string][]*Package{}, against: map[string][]enmity{}, hopeless: map[*Package]*broken{}}
+func newSolution(u *Universe, shunned map[*Package]bool, steps *int) *solution {
+	return &solution{u: u, shunned: shunned, steps: steps, chosen: map[*Package]choice{}, names: map[string][]*Package{}, against: map[string][]enmity{}, hopeless: map[*Package]*broken{}}
 }
 
 // all chooses what is asked for, and then what that needs.
@@ -132,7 +132,7 @@ func (s *solution) all(asked []*Package) *broken {
 
 // choose adds a package, if it goes with what is chosen.
 func (s *solution) choose(p *Package, why choice) *broken {
-	if s.steps++; s.steps > most {
+	if *s.steps++; *s.steps > most {
 		return &broken{why: fmt.Sprintf("no end after %d steps", most)}
 	}
 	enemies, err := s.u.enmities(p)
