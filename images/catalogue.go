@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-//go:embed */base.yaml
+//go:embed */base.yaml */keyring.pgp
 var files embed.FS
 
 // Base is one operating system of the catalogue.
@@ -48,4 +48,10 @@ func Find(name string) (Base, error) {
 		return b, fmt.Errorf("images/%s/base.yaml: %w", name, err)
 	}
 	return b, nil
+}
+
+// Keyring is the OpenPGP keys that sign for the base's packages; empty where there is no such base.
+func Keyring(name string) []byte {
+	keys, _ := files.ReadFile(name + "/keyring.pgp")
+	return keys
 }

@@ -80,13 +80,26 @@ func Ask(n *spec.Node) []lock.Request {
 	}
 	slices.Sort(packages)
 	base := lock.Request{Kind: lock.KindBase, Name: n.Base.Name, Source: "debian", Args: slices.Compact(packages)}
-	if n.Base.Mirror != "" {
-		base.Args = append([]string{"mirror=" + n.Base.Mirror}, base.Args...)
-	}
+	base.Args = append(archives(n.Base), base.Args...)
 	if n.Base.OCI != "" {
 		base = lock.Request{Kind: lock.KindBase, Name: n.Base.OCI, Source: "oci"}
 	}
 	return append([]lock.Request{base}, rest...)
+}
+
+// archives says where the packages come from, where the spec does.
+func archives(b spec.Base) (args []string) {
+	if b.Mirror != "" {
+		args = append(args, "mirror="+b.Mirror)
+	}
+	if b.Keyring != "" {
+		args = append(args, "keyring="+b.Keyring)
+	}
+	for _, r := range b.Repositories {
+		components := strings.Join(r.Components, " ")
+		args = append(args, fmt.Sprintf("repository=deb [signed-by=%s] %s %s %s", r.Keyring, r.URL, r.Suite, cmp.Or(components, "main")))
+	}
+	return args
 }
 
 // Make decides. Tools are the digests of imgbuild's own executables that go on the node.

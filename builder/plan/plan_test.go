@@ -159,6 +159,7 @@ func TestAsk(t *testing.T) {
 		"an older kubelet":      {"kubernetes.kubeletVersion=1.36.3"},
 		"packages of the user":  {"base.packages=nftables,zstd,acl"}, // the firewall asks for nftables, too
 		"a mirror":              {"base.mirror=http://mirror.example/debian", "base.packages=acl"},
+		"a keyring":             {"base.keyring=own.pgp"},
 		"parts from a folder":   {"kubernetes.source=dir", "kubernetes.dir=parts"},
 		"a kernel for hardware": {"base.kernel=generic"},
 	} {
@@ -186,7 +187,7 @@ func TestAsk(t *testing.T) {
 func checkBase(t *testing.T, name string, base lock.Request) {
 	t.Helper()
 	packages := base.Args
-	if len(packages) > 0 && strings.HasPrefix(packages[0], "mirror=") {
+	for len(packages) > 0 && strings.Contains(packages[0], "=") {
 		packages = packages[1:]
 	}
 	if base.Kind != lock.KindBase || !slices.IsSorted(packages) || len(slices.Compact(slices.Clone(packages))) != len(packages) {

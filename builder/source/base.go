@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
@@ -31,20 +30,27 @@ func (s *Set) ResolveBase(ctx context.Context, req lock.Request) ([]lock.Pin, er
 	if s.opt.Offline {
 		return nil, fmt.Errorf("the package indices of %s: %w", b.Suite, fetch.ErrOffline)
 	}
-	return b.Resolve(ctx)
+	return b.Resolve(ctx, s.opt)
 }
 
 // debianBase reads a request back: its name is in the catalogue, its arguments
-// are packages, the first may be "mirror=URL".
+// are "mirror=URL", "keyring=FILE", "repository=LINE", each only where it is said, and packages.
 func debianBase(req lock.Request, arch string) (DebianBase, error) {
 	def, err := images.Find(req.Name)
 	if err != nil {
 		return DebianBase{}, err
 	}
-	b := DebianBase{Name: def.Name, Suite: def.Suite, Arch: arch, Packages: slices.Clone(req.Args)}
-	if len(b.Packages) > 0 {
-		if mirror, ok := strings.CutPrefix(b.Packages[0], "mirror="); ok {
-			b.Mirror, b.Packages = mirror, b.Packages[1:]
+	b := DebianBase{Name: def.Name, Suite: def.Suite, Arch: arch}
+	for _, arg := range req.Args {
+		switch key, value, _ := strings.Cut(arg, "="); key {
+		case "mirror":
+			b.Mirror = value
+		case "keyring":
+			b.Keyring = value
+		case "repository":
+			b.Repositories = append(b.Repositories, value)
+		default: // no package has an = in its name
+			b.Packages = append(b.Packages, arg)
 		}
 	}
 	return b, nil

@@ -1,154 +1,188 @@
 package source
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
-	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/images"
+	"github.com/imgbuild/imgbuild/internal/debian"
+	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/fetch"
+	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
-// DebianTools are the tools that the Debian base needs on the build host, with
-// the packages that have them.
+// DebianTools are the tools that laying out the Debian base needs on the build
+// host, with the packages that have them.
 var DebianTools = map[string]string{"mmdebstrap": "mmdebstrap", "apt-get": "apt", "dpkg-deb": "dpkg"}
 
-// DebianBase asks for a set of Debian packages. Mirror is a sources.list
-// address that replaces mmdebstrap's own default for the suite, security
-// updates included; empty takes that default.
+// DebianBase asks for a set of Debian packages. Mirror is an archive's address;
+// empty takes the one that the host's own apt is told of. Keyring is a file whose
+// keys alone may sign for Debian; empty takes the catalogue's and the host's.
 type DebianBase struct {
-	Name     string // the request's name, such as debian-trixie
-	Suite    string
-	Arch     string
-	Mirror   string
-	Packages []string // beside the essential ones
+	Name         string // the request's name, such as debian-trixie
+	Suite        string
+	Arch         string // as Go names it
+	Mirror       string
+	Keyring      string
+	Repositories []string // beside Debian, in one-line style: deb [signed-by=FILE] URL suite components
+	Packages     []string // beside the essential ones
+
+	apt, hostKeys string // where the host says what it has; empty: where Debian has it
 }
 
-// Resolve lets apt solve the package set against the signed indices of the
-// suite, in a folder of its own, and returns one pin for each package, sorted by name.
-func (b DebianBase) Resolve(ctx context.Context) ([]lock.Pin, error) {
-	if err := run.Need(DebianTools); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp("", "imgbuild-apt-")
+// Where a Debian host says which mirror it takes, and whose signatures count.
+const (
+	aptFolder   = "/etc/apt"
+	hostKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+)
+
+// Resolve solves the package set against the signed indices of the suite, its
+// updates and its security updates, and returns one pin for each package, sorted by name.
+func (b DebianBase) Resolve(ctx context.Context, opt Options) ([]lock.Pin, error) {
+	all, err := b.read(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // scratch
-	if err := b.prepareApt(ctx, dir); err != nil {
+	return b.solve(all)
+}
+
+func (b DebianBase) read(ctx context.Context, opt Options) (*debian.Universe, error) {
+	sources, err := b.sources()
+	if err != nil {
 		return nil, err
 	}
-	env := []string{"APT_CONFIG=" + filepath.Join(dir, "apt.conf")}
-	if err := run.Run(ctx, run.Cmd{Name: "apt-get", Args: []string{"-qq", "update"}, Env: env}); err != nil {
-		return nil, fmt.Errorf("reading the package indices of %s: %w", b.Suite, err)
-	}
-	args := append([]string{"-qq", "--print-uris", "install", "?essential"}, b.Packages...)
-	out, err := run.Output(ctx, run.Cmd{Name: "apt-get", Args: args, Env: env})
+	defer opt.Report.Stage("reading the package indices of " + b.Suite)()
+	archive := debian.Archive{Store: opt.Store, Fetch: fetch.New(opt.Store, fetch.Options{Offline: opt.Offline}),
+		Arch: debian.Arch(b.Arch), Now: repro.Now(), Note: opt.Report.Note}
+	all, err := archive.Read(ctx, sources)
 	if err != nil {
-		return nil, fmt.Errorf("solving the package set of %s: %w", b.Name, err)
+		return nil, fmt.Errorf("reading the package indices: %w", err)
 	}
-	return b.parseURIs(out)
+	return all, nil
 }
 
-// prepareApt writes an apt configuration that touches nothing of the host but its keyrings.
-func (b DebianBase) prepareApt(ctx context.Context, dir string) error {
-	sources, err := b.sources(ctx)
+func (b DebianBase) solve(all *debian.Universe) ([]lock.Pin, error) {
+	packages, err := all.Solve(b.Packages)
 	if err != nil {
-		return err
+		return nil, fault.New(fault.Spec, "solving the package set of %s: %w", b.Name, err)
 	}
-	for _, sub := range []string{"lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return err
-		}
+	pins := make([]lock.Pin, len(packages))
+	for i, p := range packages {
+		pins[i] = lock.Pin{Request: b.Name, Kind: lock.KindBase, Source: "debian", Name: p.Name, Version: p.Version, Arch: p.Arch,
+			URL: p.URL, Size: p.Size, Digest: "sha256:" + p.SHA256}
 	}
-	conf := strings.NewReplacer("@DIR@", dir, "@ARCH@", b.Arch).Replace(aptConf)
-	for name, text := range map[string]string{"status": "", "sources.list": sources, "apt.conf": conf} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
+	return pins, nil
 }
 
-const aptConf = `Dir "@DIR@";
-Dir::State "@DIR@";
-Dir::State::lists "@DIR@/lists";
-Dir::State::status "@DIR@/status";
-Dir::State::extended_states "@DIR@/extended_states";
-Dir::Cache "@DIR@";
-Dir::Cache::archives "@DIR@/archives";
-Dir::Etc "@DIR@/etc";
-Dir::Etc::sourcelist "@DIR@/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::trusted "/usr/share/keyrings/debian-archive-keyring.gpg";
-Dir::Etc::trustedparts "/etc/apt/trusted.gpg.d";
-Dir::Log "@DIR@";
-APT::Architecture "@ARCH@";
-APT::Architectures { "@ARCH@"; };
-APT::Install-Recommends "false";
-APT::Get::Assume-Yes "true";
-APT::Sandbox::User "";
-pkgCacheGen::ForceEssential "";
-Acquire::Languages "none";
-Acquire::ForceHash "SHA256";
-Acquire::Retries "5";
-#clear DPkg::Pre-Install-Pkgs;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-`
-
-// sources is the sources.list for the suite. Without a mirror it is what
-// mmdebstrap would take, asked from mmdebstrap itself through a hook that ends
-// its run before anything is downloaded.
-func (b DebianBase) sources(ctx context.Context) (string, error) {
-	if b.Mirror != "" {
-		return fmt.Sprintf("deb %s %s main\n", b.Mirror, b.Suite), nil
+// sources are the suite, its updates and its security updates, and then the
+// operator's own repositories.
+func (b DebianBase) sources() ([]debian.Source, error) {
+	keys, err := b.keys()
+	if err != nil {
+		return nil, err
 	}
-	var said bytes.Buffer // a hook's output goes to stderr
-	_ = run.Run(ctx, run.Cmd{Name: "mmdebstrap", Stderr: &said, Args: []string{"--variant=essential", "--format=null",
-		"--architectures=" + b.Arch, `--setup-hook=cat "$1/etc/apt/sources.list"; exit 1`, b.Suite, "-"}}) // fails by design: the hook stops it
-	var sources strings.Builder
-	for line := range strings.Lines(said.String()) {
-		if strings.HasPrefix(line, "deb ") {
-			sources.WriteString(line)
+	mirror, security := b.Mirror, ""
+	if mirror == "" {
+		if mirror, security, err = b.hostMirror(); err != nil {
+			return nil, err
 		}
 	}
-	if sources.Len() == 0 {
-		return "", fmt.Errorf("mmdebstrap knows no default mirror for %s: set base.mirror, or for an ordinary user install the package uidmap", b.Suite)
+	main := []string{"main"}
+	out := []debian.Source{
+		{URL: mirror, Suite: b.Suite, Components: main, Keys: keys},
+		{URL: mirror, Suite: b.Suite + "-updates", Components: main, Keys: keys, Optional: true},
 	}
-	return sources.String(), nil
-}
-
-// parseURIs reads apt-get --print-uris: 'URL' file size SHA256:hex.
-func (b DebianBase) parseURIs(out []byte) ([]lock.Pin, error) {
-	var pins []lock.Pin
-	lines := bufio.NewScanner(bytes.NewReader(out))
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
-		if len(words) != 4 || !strings.HasPrefix(words[3], "SHA256:") {
-			return nil, fmt.Errorf("apt-get --print-uris: cannot read %q", lines.Text())
-		}
-		size, err := strconv.ParseInt(words[2], 10, 64)
+	if beside, ok := replaceElement(mirror, "debian", "debian-security"); security == "" && ok {
+		out = append(out, debian.Source{URL: beside, Suite: b.Suite + "-security", Components: main, Keys: keys, Optional: true})
+	} else if security != "" {
+		out = append(out, debian.Source{URL: security, Suite: b.Suite + "-security", Components: main, Keys: keys})
+	}
+	for _, line := range b.Repositories {
+		src, err := readRepository(line)
 		if err != nil {
-			return nil, fmt.Errorf("apt-get --print-uris: cannot read %q: %w", lines.Text(), err)
+			return nil, err
 		}
-		name, rest, _ := strings.Cut(words[1], "_")
-		version, arch, _ := strings.Cut(strings.TrimSuffix(rest, ".deb"), "_")
-		if version, err = url.PathUnescape(version); err != nil {
-			return nil, fmt.Errorf("apt-get --print-uris: cannot read %q: %w", lines.Text(), err)
-		}
-		pins = append(pins, lock.Pin{
-			Request: b.Name, Kind: lock.KindBase, Source: "debian", Name: name, Version: version, Arch: arch,
-			URL: strings.Trim(words[0], "'"), Size: size, Digest: "sha256:" + strings.TrimPrefix(words[3], "SHA256:"),
-		})
+		out = append(out, src)
 	}
-	slices.SortFunc(pins, func(x, y lock.Pin) int { return strings.Compare(x.Name, y.Name) })
-	return pins, lines.Err()
+	return out, nil
+}
+
+// keys are those that may sign for Debian.
+func (b DebianBase) keys() (debian.Keys, error) {
+	if b.Keyring != "" {
+		return debian.ReadKeys(b.Keyring)
+	}
+	keys, err := debian.ParseKeys(images.Keyring(b.Name))
+	if err != nil {
+		return keys, fmt.Errorf("images/%s: %w", b.Name, err)
+	}
+	host, err := debian.ReadKeys(cmp.Or(b.hostKeys, hostKeyring))
+	if errors.Is(err, fs.ErrNotExist) {
+		return keys, nil
+	}
+	return keys.With(host), err
+}
+
+// hostMirror is the Debian archive that the host's apt is told of, and that of its
+// security updates, if any. Whether they are Debian's their signatures say.
+func (b DebianBase) hostMirror() (mirror, security string, err error) {
+	folder := cmp.Or(b.apt, aptFolder)
+	listed, err := debian.ReadListed(folder)
+	if err != nil {
+		return "", "", fmt.Errorf("looking for a Debian mirror: %w; set base.mirror", err)
+	}
+	for _, l := range listed {
+		if !slices.Contains(l.Components, "main") || !strings.HasPrefix(l.URL, "http") {
+			continue
+		}
+		if _, ok := replaceElement(l.URL, "debian", ""); ok && mirror == "" {
+			mirror = l.URL
+		}
+		if _, ok := replaceElement(l.URL, "debian-security", ""); ok && security == "" {
+			security = l.URL
+		}
+	}
+	if mirror == "" {
+		return "", "", fault.New(fault.Spec, "no Debian mirror is known: %s lists none (http or https, …/debian, component main); set base.mirror to the address of one", folder)
+	}
+	return mirror, security, nil
+}
+
+// replaceElement puts another element into an address's path, if it has the old one.
+// Every Debian mirror lies at …/debian, its security updates at …/debian-security, and
+// snapshots have a date behind that.
+func replaceElement(addr, old, with string) (string, bool) {
+	u, err := url.Parse(addr)
+	if err != nil {
+		return "", false
+	}
+	elements := strings.Split(u.Path, "/")
+	i := slices.Index(elements, old)
+	if i < 0 {
+		return "", false
+	}
+	elements[i] = with
+	u.Path = strings.Join(elements, "/")
+	return u.String(), true
+}
+
+// readRepository reads one of an operator's own, whose keyring alone vouches for it.
+func readRepository(line string) (debian.Source, error) {
+	l, err := debian.ParseLine(line)
+	if err != nil {
+		return debian.Source{}, fmt.Errorf("base.repositories: %w", err)
+	}
+	keys, err := debian.ReadKeys(l.SignedBy)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return debian.Source{}, fault.New(fault.Spec, "base.repositories: %s: %w", l.URL, err)
+	}
+	return debian.Source{URL: l.URL, Suite: l.Suites[0], Components: l.Components, Keys: keys}, err
 }

@@ -214,6 +214,8 @@ node.yaml:10:7: firewall.allow[5]: "tcp/22" is there twice; remove one of them`}
 		want: `node.yaml:3:33: files[0].content: byte 0x00 is not text; binary files belong in a package or base image`},
 	{name: "password in mirror", document: "base:\n  mirror: http://me:secret@mirror.example/debian\n",
 		want: `node.yaml:4:11: base.mirror: "…@mirror.example/debian" is not an http(s) URL; a user name, password or query has no place in it`},
+	{name: "repository without keys", document: "base:\n  repositories: [{url: \"https://packages.example/debian\", suite: trixie}]\n",
+		want: `node.yaml:4:18: base.repositories[0].keyring: missing; give it a value`},
 	{name: "token in URL", document: "kubernetes:\n  release:\n    url: https://release.example/?token=secret\n",
 		want: `node.yaml:5:10: kubernetes.release.url: "https://release.example/?…" is not an http(s) URL; a user name, password or query has no place in it`},
 	{name: "name with a folder", document: "output:\n  name: ../x\n",

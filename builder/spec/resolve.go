@@ -19,6 +19,7 @@ func (n *Node) resolve() {
 		n.clear("base.name", &n.Base.Name)
 		n.clear("base.kernel", &n.Base.Kernel)
 		n.clear("base.mirror", &n.Base.Mirror)
+		n.clear("base.keyring", &n.Base.Keyring)
 	}
 	c := &n.Containerd
 	if c.Source == "base" {

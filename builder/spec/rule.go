@@ -44,8 +44,14 @@ var rules = map[string]rule{
 	"base.name":       {Enum: baseNames()},
 	"base.oci":        {Pattern: reference, Want: "an image reference or a folder", Hint: `write it as "registry.example/os:tag" or "./layout"`},
 	"base.mirror":     {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
+	"base.keyring":    {Pattern: anyPath, Want: "a file name", Hint: pathHint},
 	"base.kernel":     {Enum: kernels},
 	"base.packages[]": {Pattern: `^[a-z0-9][a-z0-9+.-]+$`, Want: "a Debian package name", Hint: "use lower-case letters, digits and + - . (at least two)"},
+
+	"base.repositories[].url":          {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
+	"base.repositories[].suite":        {Pattern: `^[A-Za-z0-9][A-Za-z0-9._/+-]*$`, Want: "a suite", Hint: `write it as "trixie"`},
+	"base.repositories[].components[]": {Pattern: `^[A-Za-z0-9][A-Za-z0-9._+-]*$`, Want: "a component", Hint: `write it as "main"`},
+	"base.repositories[].keyring":      {Pattern: anyPath, Want: "a file name", Hint: pathHint},
 
 	"kubernetes.version":          {Pattern: `^[0-9]+\.[0-9]+(\.[0-9]+)?$`, Want: "a version", Hint: versionHint},
 	"kubernetes.kubeletVersion":   {Pattern: `^[0-9]+\.[0-9]+(\.[0-9]+)?$`, Want: "a version", Hint: versionHint},

@@ -81,7 +81,8 @@ func typeComments() (map[string]string, error) {
 }
 
 // mustHave are the keys that an item of a list cannot do without.
-var mustHave = map[string][]string{"files[]": {"path"}, "units[]": {"name"}, "users[]": {"name", "uid"}}
+var mustHave = map[string][]string{"files[]": {"path"}, "units[]": {"name"}, "users[]": {"name", "uid"},
+	"base.repositories[]": {"url", "suite", "keyring"}}
 
 // narrow adds the rules to the schema of the value at path and to all below it.
 func narrow(s *jsonschema.Schema, path string) {

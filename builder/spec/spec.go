@@ -69,12 +69,28 @@ type Base struct {
 	Name string `json:"name,omitempty"`
 	// An OCI image reference, or a folder with an OCI layout, instead of a name. It must hold a kernel and systemd.
 	OCI string `json:"oci,omitempty"`
-	// Package mirror, an http(s) URL. Left out: the base's own default.
+	// Package mirror, an http(s) URL; that of a snapshot (…/debian/20260131T120000Z) gives the packages of that day. Left out: the Debian mirror that this host's apt uses.
 	Mirror string `json:"mirror,omitempty"`
+	// File with the OpenPGP keys that alone may sign for the mirror. Left out: Debian's.
+	Keyring string `json:"keyring,omitempty"`
+	// Package repositories beside the base's own, such as yours.
+	Repositories []Repository `json:"repositories,omitempty"`
 	// Kernel package: cloud (virtual machines) or generic (all hardware).
 	Kernel string `json:"kernel,omitempty"`
 	// Additional packages of the base, by name.
 	Packages []string `json:"packages,omitempty"`
+}
+
+// Repository is one suite of a package repository.
+type Repository struct {
+	// Its address, an http(s) URL: what lies below has dists/SUITE/InRelease.
+	URL string `json:"url"`
+	// Suite or codename, as its Release says it.
+	Suite string `json:"suite"`
+	// Components. Left out: main.
+	Components []string `json:"components,omitempty"`
+	// File with the OpenPGP keys that may sign for it.
+	Keyring string `json:"keyring"`
 }
 
 // Kubernetes is the set of Kubernetes parts and the cluster's shape.

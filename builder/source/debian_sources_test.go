@@ -1,0 +1,140 @@
+package source
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/internal/archivetest"
+	"github.com/imgbuild/imgbuild/internal/debian"
+	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/fetch"
+	"github.com/imgbuild/imgbuild/internal/repro"
+)
+
+func put(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSources: which archives are read, by what the spec and the host's apt say.
+func TestSources(t *testing.T) {
+	const third = "deb https://third.example/debian bookworm stable # not Debian's\ndeb [arch=amd64] cdrom:[x]/ trixie main\ndeb-src http://src.example/debian trixie main\n"
+	for name, c := range map[string]struct {
+		base DebianBase
+		apt  map[string]string
+		want []string // "!" and a part of the error
+	}{
+		"the host's, one-line": {apt: map[string]string{"sources.list": third + "deb [signed-by=/k] http://mirror.example/debian/ bookworm main contrib\ndeb http://sec.example/debian-security bookworm-security main\n"},
+			want: []string{"trixie of http://mirror.example/debian/", "trixie-updates of http://mirror.example/debian/?", "trixie-security of http://sec.example/debian-security"}},
+		"the host's, deb822": {apt: map[string]string{"sources.list.d/debian.sources": "Types: deb deb-src\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\nTypes: deb\nEnabled: no\nURIs: http://off.example/debian-security\nSuites: x\nComponents: main\n"},
+			want: []string{"trixie of http://mirror.example/debian", "trixie-updates of http://mirror.example/debian?", "trixie-security of http://mirror.example/debian-security?"}},
+		"the spec's": {base: DebianBase{Mirror: "http://own.example/x/debian"}, apt: map[string]string{"sources.list": "deb http://mirror.example/debian bookworm main\n"},
+			want: []string{"trixie of http://own.example/x/debian", "trixie-updates of http://own.example/x/debian?", "trixie-security of http://own.example/x/debian-security?"}},
+		"a snapshot": {base: DebianBase{Mirror: "http://own.example/archive/debian/20260131T120000Z"},
+			want: []string{"trixie of http://own.example/archive/debian/20260131T120000Z", "trixie-updates of http://own.example/archive/debian/20260131T120000Z?", "trixie-security of http://own.example/archive/debian-security/20260131T120000Z?"}},
+		"another layout":         {base: DebianBase{Mirror: "http://own.example/apt"}, want: []string{"trixie of http://own.example/apt", "trixie-updates of http://own.example/apt?"}},
+		"only a stranger's":      {apt: map[string]string{"sources.list": third, "sources.list.d/a.list.bak": "deb http://mirror.example/debian bookworm main\n"}, want: []string{"!no Debian mirror is known"}},
+		"nothing":                {want: []string{"!set base.mirror"}},
+		"a file that is damaged": {apt: map[string]string{"sources.list.d/a.sources": "Types deb\n"}, want: []string{"!a.sources: line 1 is no field; set base.mirror"}},
+		"no keyring":             {base: DebianBase{Mirror: "http://own.example/debian", Keyring: "/no/such/file"}, want: []string{"!reading a keyring"}},
+		"a repository without one": {base: DebianBase{Mirror: "http://own.example/debian", Repositories: []string{"deb [signed-by=/no/such/file] http://own.example/own x main"}},
+			want: []string{"!base.repositories: http://own.example/own: reading a keyring"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := c.base
+			b.Name, b.Suite, b.apt, b.hostKeys = "debian-trixie", "trixie", t.TempDir(), "/no/such/file"
+			for file, text := range c.apt {
+				put(t, filepath.Join(b.apt, file), text)
+			}
+			sources, err := b.sources()
+			var got []string
+			for _, s := range sources {
+				got = append(got, s.String()+map[bool]string{true: "?"}[s.Optional])
+			}
+			if err != nil {
+				if want, bad := strings.CutPrefix(c.want[0], "!"); !bad || !strings.Contains(err.Error(), want) {
+					t.Errorf("error %v, want %v", err, c.want)
+				}
+				return
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestResolve: from a request to pins, with a repository beside Debian.
+func TestResolve(t *testing.T) {
+	opt, notes := options(t)
+	archive := archivetest.New(t)
+	key, ring := archivetest.Key(t)
+	ownKey, ownRing := archivetest.Key(t)
+	keyring, ownKeyring := filepath.Join(t.TempDir(), "debian.pgp"), filepath.Join(t.TempDir(), "own.pgp")
+	put(t, keyring, string(ring))
+	put(t, ownKeyring, string(ownRing))
+	when := repro.Now().Add(-time.Hour)
+	archive.Publish(t, archivetest.Suite{Name: "trixie", Date: when, Key: key, Packages: "Package: base\nEssential: yes\n\nPackage: tool\nVersion: 1:2~b+1\nFilename: pool/tool_2~b+1_amd64.deb\n"})
+	archive.Publish(t, archivetest.Suite{Name: "stable", Date: when, Key: ownKey, Packages: "Package: own\nDepends: tool\n"}, "own")
+	req := lock.Request{Kind: lock.KindBase, Name: "debian-trixie", Source: "debian", Args: []string{"mirror=" + archive.URL, "keyring=" + keyring,
+		"repository=deb [signed-by=" + ownKeyring + "] " + strings.TrimSuffix(archive.URL, "debian") + "own stable main", "own"}}
+	pins, err := New(opt).ResolveBase(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range pins {
+		if p.Request != "debian-trixie" || p.Kind != lock.KindBase || p.Source != "debian" || p.Size != 1000 || len(p.Digest) != 71 || p.Arch != "amd64" {
+			t.Errorf("%+v", p)
+		}
+		got = append(got, p.Name+" "+p.Version+" "+strings.TrimPrefix(p.URL, strings.TrimSuffix(archive.URL, "/debian")))
+	}
+	want := []string{"base 1 /debian/pool/base.deb", "own 1 /own/pool/own.deb", "tool 1:2~b+1 /debian/pool/tool_2%7eb%2b1_amd64.deb"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if !strings.Contains(notes.String(), "trixie-security of "+archive.URL+"-security is not there") {
+		t.Errorf("nothing tells that there are no security updates: %s", notes)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		kind fault.Kind
+		is   error
+	}{
+		"its keys are Debian's own":     {[]string{"mirror=" + archive.URL}, fault.Internal, debian.ErrSignature},
+		"a repository signs for Debian": {[]string{"mirror=" + archive.URL, "keyring=" + ownKeyring}, fault.Internal, debian.ErrSignature},
+		"no such package":               {[]string{"mirror=" + archive.URL, "keyring=" + keyring, "nothing"}, fault.Spec, debian.ErrUnsolvable},
+		"no such mirror":                {[]string{"mirror=" + archive.URL + "/x"}, fault.Internal, fetch.ErrNotFound},
+	} {
+		req.Args = c.args
+		if _, err := New(opt).ResolveBase(t.Context(), req); !errors.Is(err, c.is) || fault.KindOf(err) != c.kind {
+			t.Errorf("%s: %s: %v", name, fault.KindOf(err), err)
+		}
+	}
+}
+
+// TestKeyring: the keys on board are Debian's, and readable.
+func TestKeyring(t *testing.T) {
+	b := DebianBase{Name: "debian-trixie", hostKeys: "/no/such/file"}
+	if _, err := b.keys(); err != nil {
+		t.Error(err)
+	}
+	if b.hostKeys = filepath.Join(t.TempDir(), "damaged"); true {
+		put(t, b.hostKeys, "damaged")
+	}
+	if _, err := b.keys(); err == nil || !strings.Contains(err.Error(), "no keyring of OpenPGP public keys") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,102 @@
+package debian
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ulikunitz/xz"
+	"pault.ag/go/debian/version"
+)
+
+// largestIndex bounds an index whose unpacked size the Release does not say.
+const largestIndex = 1 << 30
+
+// ErrTooLarge says that an index unpacks to more than it may.
+var ErrTooLarge = errors.New("unpacks to more than it may")
+
+// unpack is what r holds in one of the packings, at most limit bytes: one more is ErrTooLarge.
+func unpack(r io.Reader, packing string, limit int64) (io.Reader, error) {
+	var err error
+	switch packing {
+	case ".xz":
+		r, err = xz.NewReader(r)
+	case ".gz":
+		r, err = gzip.NewReader(r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &capped{r, limit}, nil
+}
+
+type capped struct {
+	r    io.Reader
+	left int64
+}
+
+func (c *capped) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if c.left -= int64(n); c.left < 0 {
+		return 0, ErrTooLarge
+	}
+	return n, err
+}
+
+var indexFields = []string{"Package", "Version", "Architecture", "Filename", "Size", "SHA256", "Essential", "Important", "Protected", "Multi-Arch",
+	"Priority", "Pre-Depends", "Depends", "Conflicts", "Breaks", "Provides"}
+
+// priorities are those of Debian policy 2.5, the most important first.
+var priorities = []string{"required", "important", "standard", "optional", "extra"}
+
+// readPackages reads a Packages index of a source and calls add for every package of it.
+func readPackages(r io.Reader, src Source, add func(*Package)) error {
+	return eachParagraph(r, indexFields, func(p paragraph) error {
+		pkg, err := readPackage(p, src)
+		if err == nil {
+			add(pkg)
+		}
+		return err
+	})
+}
+
+// readPackage judges one entry: all of it ends up in a lock or on a command line.
+func readPackage(p paragraph, src Source) (*Package, error) {
+	name := p["Package"]
+	if !packageName.MatchString(name) {
+		return nil, fmt.Errorf("%q is no package's name", name)
+	}
+	if _, err := version.Parse(p["Version"]); err != nil {
+		return nil, fmt.Errorf("package %s: %q: %w", name, p["Version"], err)
+	}
+	file := path.Clean(p["Filename"])
+	if !fs.ValidPath(file) || file == "." || strings.ContainsFunc(file, unprintable) || slices.Contains(strings.Split(p["Filename"], "/"), "..") {
+		return nil, fmt.Errorf("package %s: Filename %q is no path in the archive", name, p["Filename"])
+	}
+	size, err := strconv.ParseInt(p["Size"], 10, 64)
+	if err != nil || size <= 0 {
+		return nil, fmt.Errorf("package %s: %q is no Size", name, p["Size"])
+	}
+	if !isSHA256(p["SHA256"]) {
+		return nil, fmt.Errorf("package %s has no SHA256", name)
+	}
+	return &Package{Name: name, Version: p["Version"], Arch: p["Architecture"], URL: src.at(file), Size: size, SHA256: p["SHA256"],
+		essential: p["Essential"] == "yes", important: p["Important"] == "yes" || p["Protected"] == "yes",
+		multiArch: p["Multi-Arch"], priority: rank(p["Priority"]),
+		preDepends: p["Pre-Depends"], depends: p["Depends"], conflicts: p["Conflicts"], breaks: p["Breaks"], provides: p["Provides"]}, nil
+}
+
+func unprintable(r rune) bool { return r <= ' ' || r > '~' }
+
+func rank(priority string) int {
+	if i := slices.Index(priorities, priority); i >= 0 {
+		return i
+	}
+	return len(priorities)
+}
