@@ -34,7 +34,7 @@ func ParseParagraph(text string) (Paragraph, error) {
 			if p.Get(name) != "" {
 				return nil, fmt.Errorf("field %s comes twice", name)
 			}
-			p = append(p, Field{name, strings.TrimSpace(value)})
+			p = append(p, Field{name, strings.TrimLeft(value, " \t")})
 		}
 	}
 	return p, nil
@@ -72,4 +72,17 @@ func (p Paragraph) Relations(field string) (out [][]Relation) {
 		}
 	}
 	return out
+}
+
+// String is the paragraph's text, its fields in their order.
+func (p Paragraph) String() string {
+	var b strings.Builder
+	for _, f := range p {
+		if strings.HasPrefix(f.Value, "\n") {
+			b.WriteString(f.Name + ":" + f.Value + "\n")
+		} else {
+			b.WriteString(f.Name + ": " + f.Value + "\n")
+		}
+	}
+	return b.String()
 }
