@@ -70,10 +70,10 @@ func (s *Set) Base(ctx context.Context, pins []lock.Pin) ([]string, error) {
 	if base[0].Source == "oci" {
 		return s.baseOCI(ctx, base[0])
 	}
-	if s.opt.BaseBuilder == ByImgbuild {
-		return s.laid(ctx, base)
+	if s.opt.BaseBuilder == ByMmdebstrap {
+		return s.bootstrapped(ctx, base)
 	}
-	return s.bootstrapped(ctx, base)
+	return s.laid(ctx, base)
 }
 
 // bootstrapped is the base as mmdebstrap makes it: one layer, from the store where it can be.
@@ -99,11 +99,17 @@ func (s *Set) bootstrapped(ctx context.Context, pins []lock.Pin) ([]string, erro
 
 // laid is the base as this process lays it out: a layer for each package, and one on top.
 func (s *Set) laid(ctx context.Context, pins []lock.Pin) ([]string, error) {
-	b, file, err := s.fetchBase(ctx, pins)
+	b, err := debianBase(lock.Request{Name: pins[0].Request}, s.opt.Arch)
 	if err != nil {
 		return nil, err
 	}
-	defer s.opt.Report.Stage("laying out the base " + b.Name)()
+	file := func(p lock.Pin) (string, error) { return s.opt.Store.Get(p.Digest) }
+	if !kept(s.opt.Store, pins) {
+		if b, file, err = s.fetchBase(ctx, pins); err != nil {
+			return nil, err
+		}
+		defer s.opt.Report.Stage("laying out the base " + b.Name)()
+	}
 	return b.Lay(ctx, s.opt.Store, pins, file)
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
@@ -22,107 +23,148 @@ import (
 // The recipes change whenever the same packages would give other layers, or another one on top.
 const layerRecipe, topRecipe = "1", "1"
 
-// Lay makes the base's root file system in this process: a layer for each package,
-// which the store keeps, and one more for what their maintainer scripts would have
-// made. deb returns the file that holds a pin. It returns the layers' files, lowest first.
-func (b DebianBase) Lay(ctx context.Context, s *store.Store, pins []lock.Pin, deb func(lock.Pin) (string, error)) ([]string, error) {
+// laying is a base on its way: a layer for each package, one more for a kernel's indices, and
+// one on top for what maintainer scripts would have made. The store keeps each by its key.
+type laying struct {
+	store *store.Store
+	keep  dpkg.Filter
+	pins  []lock.Pin // the largest first: its unpacking takes the longest
+	file  func(lock.Pin) (string, error)
+}
+
+// Lay makes the base's root file system in this process. file returns the file that holds a
+// pin, and is asked only when the store lacks a layer. It returns the layers' files, lowest first.
+func (b DebianBase) Lay(ctx context.Context, s *store.Store, pins []lock.Pin, file func(lock.Pin) (string, error)) ([]string, error) {
 	keep, err := dpkg.NewFilter(leaveOut)
 	if err != nil {
 		return nil, err
 	}
-	packages := make([]layered, len(pins))
+	l := laying{store: s, keep: keep, file: file, pins: bySize(pins)}
+	made := make([][]string, len(pins))
+	if err := l.each(ctx, func(ctx context.Context, i int) (err error) {
+		made[i], err = l.layers(ctx, l.pins[i])
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	top, err := s.Once(ctx, l.topKey(), func(ctx context.Context) (string, error) { return l.top(ctx, made) })
+	if err != nil {
+		return nil, fmt.Errorf("laying out the base %s: %w", b.Name, err)
+	}
+	return append(slices.Concat(made...), top), nil
+}
+
+func bySize(pins []lock.Pin) []lock.Pin {
+	return slices.SortedStableFunc(slices.Values(pins), func(a, b lock.Pin) int {
+		return cmp.Or(cmp.Compare(b.Size, a.Size), strings.Compare(a.Name, b.Name))
+	})
+}
+
+// each works on all pins, as many at a time as there are processors.
+func (l laying) each(ctx context.Context, work func(ctx context.Context, i int) error) error {
 	group, sub := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, p := range bySize(pins) {
+	for i, p := range l.pins {
 		group.Go(func() error {
-			file, err := deb(p)
-			if err != nil {
-				return err
-			}
-			if packages[i], err = layerOf(sub, s, p, file, keep); err != nil {
-				return fmt.Errorf("unpacking package %s %s: %w", p.Name, p.Version, err)
+			if err := work(sub, i); err != nil {
+				return fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
 			}
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	var layers, digests []string
-	for i, p := range bySize(pins) {
-		layers = append(layers, packages[i].layers...)
-		digests = append(digests, p.Digest)
-	}
-	key := fmt.Sprintf("base top %s %s %x", topRecipe, dpkg.Revision(), sha256.Sum256([]byte(strings.Join(append(digests, leaveOut...), " "))))
-	top, err := s.Once(ctx, key, func(ctx context.Context) (string, error) { return topLayer(ctx, s, packages, layers) })
-	if err != nil {
-		return nil, fmt.Errorf("laying out the base %s: %w", b.Name, err)
-	}
-	return append(layers, top), nil
+	return group.Wait()
 }
 
-// bySize is the pins, the largest package first: its unpacking takes the longest.
-func bySize(pins []lock.Pin) []lock.Pin {
-	return slices.SortedStableFunc(slices.Values(pins), func(a, b lock.Pin) int { return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Name, b.Name)) })
+func layerKey(p lock.Pin) string {
+	return fmt.Sprintf("package layer %s %s %s", layerRecipe, p.Digest, strings.Join(leaveOut, " "))
 }
 
-// layered is a package and its layers' files, lowest first.
-type layered struct {
-	*dpkg.Package
-	layers []string
+func indicesKey(p lock.Pin) string { return fmt.Sprintf("kernel indices %s %s", layerRecipe, p.Digest) }
+
+func (l laying) topKey() string {
+	text, _ := json.Marshal([]any{l.pins, leaveOut}) // plain data cannot fail
+	return fmt.Sprintf("base top %s %s %x", topRecipe, dpkg.Revision(), sha256.Sum256(text))
 }
 
-func layerOf(ctx context.Context, s *store.Store, pin lock.Pin, file string, keep dpkg.Filter) (out layered, err error) {
-	opened, err := deb.Open(file)
-	if err != nil {
-		return out, err
+// kept says whether the store has all layers of a base, so that no package needs to be fetched.
+func kept(s *store.Store, pins []lock.Pin) bool {
+	l := laying{pins: bySize(pins)}
+	keys := []string{l.topKey()}
+	for _, p := range pins {
+		if keys = append(keys, layerKey(p)); dpkg.IsKernel(p.Name) {
+			keys = append(keys, indicesKey(p))
+		}
 	}
-	if err := sameAsPinned(pin, opened.Control.String()); err != nil {
-		return out, err
-	}
-	key := fmt.Sprintf("package layer %s %s %s", layerRecipe, pin.Digest, strings.Join(leaveOut, " "))
-	layer, err := s.Once(ctx, key, func(ctx context.Context) (string, error) {
-		return put(ctx, s, func(w io.Writer) error { return dpkg.Layer(opened, keep, w) })
-	})
-	if err != nil {
-		return out, err
-	}
-	out.layers = []string{layer}
-	if out.Package, err = dpkg.New(opened, layer); err != nil || !out.HasModules() {
-		return out, err
-	}
-	key = fmt.Sprintf("kernel indices %s %s", layerRecipe, pin.Digest)
-	indices, err := s.Once(ctx, key, func(ctx context.Context) (string, error) {
-		made, err := out.Indices()
+	return !slices.ContainsFunc(keys, func(key string) bool { _, ok := s.Lookup(key); return !ok })
+}
+
+// layers are those of one package, lowest first.
+func (l laying) layers(ctx context.Context, pin lock.Pin) ([]string, error) {
+	layer, err := l.store.Once(ctx, layerKey(pin), func(ctx context.Context) (string, error) {
+		opened, err := l.open(pin)
 		if err != nil {
 			return "", err
 		}
-		return put(ctx, s, made.WriteTar)
+		return put(ctx, l.store, func(w io.Writer) error { return dpkg.Layer(opened, l.keep, w) })
 	})
-	if err != nil {
-		return out, err
+	if err != nil || !dpkg.IsKernel(pin.Name) {
+		return []string{layer}, err
 	}
-	out.layers = append(out.layers, indices)
-	return out, out.AddLayer(indices)
+	indices, err := l.store.Once(ctx, indicesKey(pin), func(ctx context.Context) (string, error) {
+		p, err := l.load(pin, []string{layer})
+		if err != nil {
+			return "", err
+		}
+		made, err := p.Indices()
+		if err != nil {
+			return "", err
+		}
+		return put(ctx, l.store, made.WriteTar)
+	})
+	return []string{layer, indices}, err
 }
 
-// topLayer files what the laid-out tree has beyond the packages' layers.
-func topLayer(ctx context.Context, s *store.Store, packages []layered, layers []string) (string, error) {
-	var all []*dpkg.Package
-	for _, p := range packages {
-		all = append(all, p.Package)
+// open opens a package that says of itself what the lock says of it.
+func (l laying) open(pin lock.Pin) (*deb.Package, error) {
+	file, err := l.file(pin)
+	if err != nil {
+		return nil, err
 	}
-	laid, err := dpkg.Lay(all)
+	opened, err := deb.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	return opened, sameAsPinned(pin, opened.Control.String())
+}
+
+func (l laying) load(pin lock.Pin, layers []string) (*dpkg.Package, error) {
+	opened, err := l.open(pin)
+	if err != nil {
+		return nil, err
+	}
+	return dpkg.New(opened, layers...)
+}
+
+// top files what the laid-out tree has beyond the packages' layers.
+func (l laying) top(ctx context.Context, layers [][]string) (string, error) {
+	packages := make([]*dpkg.Package, len(l.pins))
+	if err := l.each(ctx, func(_ context.Context, i int) (err error) {
+		packages[i], err = l.load(l.pins[i], layers[i])
+		return err
+	}); err != nil {
+		return "", err
+	}
+	laid, err := dpkg.Lay(packages)
 	if err != nil {
 		return "", err
 	}
 	below := tree.New()
-	for _, l := range layers {
-		if err := below.ApplyTar(l); err != nil {
+	for _, file := range slices.Concat(layers...) {
+		if err := below.ApplyTar(file); err != nil {
 			return "", err
 		}
 	}
-	return put(ctx, s, func(w io.Writer) error { return laid.WriteDelta(w, below) })
+	return put(ctx, l.store, func(w io.Writer) error { return laid.WriteDelta(w, below) })
 }
 
 // put files what write writes.

@@ -49,7 +49,7 @@ type Options struct {
 	ReleaseRoots  string // PEM file of the certificates that release signatures must chain to; empty: digests only
 	ReleaseSigner string // identity in the certificates of release signatures; DefaultReleaseSigner when empty
 	Offline       bool   // no network: what neither the store nor Go's module cache has is an error
-	BaseBuilder   string // who lays out a Debian base: ByImgbuild, ByMmdebstrap; empty is the latter
+	BaseBuilder   string // who lays out a Debian base: ByImgbuild, ByMmdebstrap; empty is the former
 	Registry      string // host[:port][/path] that stands in for the registry of every image; empty: the name's own
 }
 

@@ -38,6 +38,7 @@ const (
 var (
 	roles             = []string{"master", "worker"}
 	arches            = []string{"amd64"}
+	baseBuilders      = []string{"imgbuild", "mmdebstrap"}
 	kernels           = []string{"cloud", "generic"}
 	kubernetesSources = []string{"auto", "release", "gomodule", "dir", "oci"}
 	containerdSources = []string{"auto", "base", "gomodule", "release", "dir"}

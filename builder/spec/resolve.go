@@ -17,6 +17,7 @@ func (n *Node) resolve() {
 	k.KubeletVersion = fullVersion(k.KubeletVersion)
 	if n.Base.OCI != "" {
 		n.clear("base.name", &n.Base.Name)
+		n.clear("base.builder", &n.Base.Builder)
 		n.clear("base.kernel", &n.Base.Kernel)
 		n.clear("base.mirror", &n.Base.Mirror)
 	}

@@ -94,7 +94,7 @@ func kernel(t *testing.T) *Package {
 	p := pkg(t, "linux-image-6.12", "6.12-1", "", map[string]string{"usr/lib/modules/6.12/modules.dep.bin": ""}, nil)
 	for _, e := range theTable.Scripts {
 		if e.Package == "linux-image-[0-9]*" && e.Script == "postinst" {
-			return fake(p, e)
+			return fake(t, p, e)
 		}
 	}
 	t.Fatal("the table has no kernel")
@@ -102,7 +102,9 @@ func kernel(t *testing.T) *Package {
 }
 
 // fake lets a package do what an entry says without the script's own text.
-func fake(p *Package, e Entry) *Package {
+func fake(t *testing.T, p *Package, e Entry) *Package {
+	old := theTable.Scripts
+	t.Cleanup(func() { theTable.Scripts = old })
 	p.Members["postinst"] = []byte("fake " + e.Package + "\n")
 	theTable.Scripts = append(theTable.Scripts, Entry{Package: p.Name, Script: "postinst", SHA256: []string{digest("fake " + e.Package + "\n")}, Deeds: e.Deeds})
 	return p

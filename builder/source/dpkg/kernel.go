@@ -11,8 +11,8 @@ import (
 
 const modulesDir = "usr/lib/modules/"
 
-// HasModules says whether the package is a kernel, whose modules need indices.
-func (p *Package) HasModules() bool { return p.release() != "" }
+// IsKernel says whether a package of that name is a kernel, whose modules need indices.
+func IsKernel(name string) bool { return kernelForm.MatchString(name) }
 
 // Indices is what depmod(8) would make of the kernel's modules: a layer that goes on top
 // of the package's own.
@@ -31,13 +31,10 @@ func (p *Package) Indices() (*tree.Tree, error) {
 	return t, nil
 }
 
-// AddLayer puts one more layer on the package's own.
-func (p *Package) AddLayer(file string) error { return p.Files.ApplyTar(file) }
-
 // modules makes sure that the indices of the kernels know all modules there are.
 func (r *root) modules(packages []*Package) error {
 	for _, p := range packages {
-		if p.HasModules() {
+		if IsKernel(p.Name) {
 			if _, ok := p.Files.Get(modulesDir + p.release() + "/modules.dep.bin"); !ok {
 				return fault.New(fault.Internal, "package %s: the indices of its modules were not made", p.Name)
 			}

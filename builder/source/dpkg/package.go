@@ -30,11 +30,13 @@ type Package struct {
 	Files   *tree.Tree        // its layer
 }
 
-// New is the package of a .deb and of the layer that Layer made of it.
-func New(p *deb.Package, layer string) (*Package, error) {
+// New is the package of a .deb and of the layers that Layer and Indices made of it, lowest first.
+func New(p *deb.Package, layers ...string) (*Package, error) {
 	t := tree.New()
-	if err := t.ApplyTar(layer); err != nil {
-		return nil, err
+	for _, l := range layers {
+		if err := t.ApplyTar(l); err != nil {
+			return nil, err
+		}
 	}
 	get := func(field string) string { return strings.TrimSpace(p.Control.Get(field)) }
 	return &Package{Name: get("Package"), Version: get("Version"), Arch: get("Architecture"),
