@@ -21,7 +21,7 @@ import (
 )
 
 // The recipes change whenever the same packages would give other layers, or another one on top.
-const layerRecipe, topRecipe = "1", "1"
+const layerRecipe, topRecipe = "1", "2"
 
 // laying is a base on its way: a layer for each package, one more for a kernel's indices, and
 // one on top for what maintainer scripts would have made. The store keeps each by its key.

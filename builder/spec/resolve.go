@@ -20,6 +20,8 @@ func (n *Node) resolve() {
 		n.clear("base.builder", &n.Base.Builder)
 		n.clear("base.kernel", &n.Base.Kernel)
 		n.clear("base.mirror", &n.Base.Mirror)
+	} else {
+		n.fill("base.builder", &n.Base.Builder, baseBuilder(n.Bootstrap))
 	}
 	c := &n.Containerd
 	if c.Source == "base" {

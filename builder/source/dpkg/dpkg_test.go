@@ -144,7 +144,7 @@ func TestDeeds(t *testing.T) {
 		"usr/lib/systemd/system/a.socket":           "[Install]\nWantedBy=sockets.target\n",
 		"usr/lib/systemd/system/off.service":        "[Install]\nWantedBy=multi-user.target\n",
 		"usr/lib/systemd/system-preset/90-x.preset": "disable off.*\n",
-		"usr/lib/sysusers.d/a.conf":                 "u! a - \"A user\"\ng b 40\nm a mail\n",
+		"usr/lib/sysusers.d/a.conf":                 "u! a - \"A user\"\ng b 40\nm a mail\nu c -:mail\n",
 		"usr/lib/tmpfiles.d/a.conf":                 "d /var/lib/a 0750 a mail -\nL /etc/a.link - - - - ../x\nd /run/a 0755 - - -\nf^ /etc/secret 0600 - - - key\n",
 		"usr/bin/mawk":                              "x",
 	}, map[string]string{"postinst": "#!/bin/sh\nset -e\n" +
@@ -175,9 +175,9 @@ func TestDeeds(t *testing.T) {
 		}
 	}
 	for at, want := range map[string]string{
-		"etc/passwd":                    passwd + "a:x:999:999:A user:/:/usr/sbin/nologin\n",
+		"etc/passwd":                    passwd + "a:x:999:999:A user:/:/usr/sbin/nologin\nc:x:998:8::/:/usr/sbin/nologin\n",
 		"etc/group":                     "root:*:0:\nmail:*:8:a\nb:x:40:\na:x:999:\n",
-		"etc/shadow":                    "a:!*:20454:::::1:\n",
+		"etc/shadow":                    "a:!*:20454:::::1:\nc:!*:20454::::::\n",
 		"etc/gshadow":                   "b:!*::\na:!*::\n",
 		"var/lib/dpkg/alternatives/awk": "auto\n/usr/bin/awk\nawk.1\n/usr/share/man/awk.1\n\n/usr/bin/mawk\n5\n/usr/share/man/mawk.1\n\n",
 	} {
@@ -187,6 +187,18 @@ func TestDeeds(t *testing.T) {
 	}
 	if n, _ := got.Get("var/lib/a"); n == nil || n.UID != 999 || n.GID != 8 || n.Mode.Perm() != 0o750 {
 		t.Errorf("var/lib/a: %v", n)
+	}
+}
+
+func TestShadow(t *testing.T) {
+	u := readUsers([]byte("root:*:0:0::/root:/bin/sh\n"), []byte("root:*:0:\nmail:*:8:list\n"))
+	if err := u.addSystemGroup("_ssh"); err != nil {
+		t.Fatal(err)
+	}
+	u.shadowAll()
+	got := fmt.Sprint(u.passwd, u.shadow, u.groups, u.gshadow)
+	if want := "[[root x 0 0  /root /bin/sh]] [[root * 20454 0 99999 7   ]] [[root x 0 ] [mail x 8 list] [_ssh x 101 ]] [[_ssh !  ] [root *  ] [mail *  list]]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 

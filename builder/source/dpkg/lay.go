@@ -14,7 +14,7 @@ const dirMode = fs.ModeDir | 0o755
 
 // accounts is the order in which packages get the numbers of their users and groups,
 // so that those of one node are those of every other; the rest follow by name.
-var accounts = []string{"systemd", "systemd-timesyncd", "dbus-system-bus-common", "udev", "systemd-resolved"}
+var accounts = []string{"systemd", "systemd-timesyncd", "dbus-system-bus-common", "udev", "systemd-resolved", "openssh-server"}
 
 // Lay lays out the packages and does what stands for their maintainer scripts.
 // The same packages give the same tree, in whatever order they come. An error names all packages
@@ -117,6 +117,13 @@ func (r *root) makeUsers(packages []*Package, deeds []Deeds) error {
 			}
 		}
 	}
+	for i, p := range packages {
+		for _, name := range deeds[i].Groups {
+			if err := r.users.addSystemGroup(name); err != nil {
+				return fmt.Errorf("package %s: %w", p.Name, err)
+			}
+		}
+	}
 	return r.users.write(r)
 }
 
@@ -162,20 +169,23 @@ func (r *root) makeAlternatives(packages []*Package, deeds []Deeds) error {
 }
 
 func (r *root) enableUnits(packages []*Package, deeds []Deeds) error {
-	rules, err := r.readPresets()
-	if err != nil {
-		return err
-	}
-	for i, p := range packages {
-		units := slices.Clone(deeds[i].Enable)
-		for _, u := range deeds[i].preset {
-			if rules.enables(u) {
-				units = append(units, u)
-			}
+	for manager, pick := range map[string]func(Deeds) (enable, preset []string){
+		"system": func(d Deeds) ([]string, []string) { return d.Enable, d.preset },
+		"user":   func(d Deeds) ([]string, []string) { return nil, d.userPreset },
+	} {
+		rules, err := r.readPresets(manager)
+		if err != nil {
+			return err
 		}
-		for _, u := range units {
-			if err := r.enable(u); err != nil {
-				return fmt.Errorf("package %s: %w", p.Name, err)
+		for i, p := range packages {
+			enable, preset := pick(deeds[i])
+			for _, u := range slices.Concat(enable, preset) {
+				if slices.Contains(preset, u) && !rules.enables(u) {
+					continue
+				}
+				if err := r.enable(manager, u); err != nil {
+					return fmt.Errorf("package %s: %w", p.Name, err)
+				}
 			}
 		}
 	}

@@ -15,6 +15,7 @@ var steps = []struct {
 	run  func(*root, []*Package) error
 }{
 	{"multilib", func(r *root, _ []*Package) error { return r.multilib() }},
+	{"shadow", func(r *root, _ []*Package) error { r.users.shadowAll(); return r.users.write(r) }},
 	{"shells", func(r *root, _ []*Package) error { return r.shells() }},
 	{"pam", func(r *root, _ []*Package) error { return r.pam() }},
 	{"certificates", func(r *root, _ []*Package) error { return r.certificates() }},

@@ -34,12 +34,14 @@ type Deeds struct {
 	Enable       []string          `json:"enable,omitempty"`       // units, as systemctl enable does
 	Owners       []File            `json:"owners,omitempty"`       // as dpkg-statoverride --update --add does
 	Sysusers     []string          `json:"sysusers,omitempty"`     // files of sysusers.d(5)
+	Groups       []string          `json:"groups,omitempty"`       // as addgroup --system makes them
 	Tmpfiles     []string          `json:"tmpfiles,omitempty"`     // files of tmpfiles.d(5)
 	Remove       []string          `json:"remove,omitempty"`
 	Steps        []string          `json:"steps,omitempty"` // functions of this package, by name
 
-	preset []string // units, as systemctl preset does
-	nss    []string // of dh_installnss: "hosts/myhostname from libnss-myhostname in position after=files"
+	preset     []string // units, as systemctl preset does
+	userPreset []string // units of users' managers, likewise
+	nss        []string // of dh_installnss: "hosts/myhostname from libnss-myhostname in position after=files"
 }
 
 // File is an entry that is made if it is not there.
@@ -134,6 +136,8 @@ func (s section) deeds() (d Deeds, ok bool) {
 	switch s.does {
 	case "enable":
 		d.preset = slices.Compact(slices.Sorted(slices.Values(s.args)))
+	case "enable-user":
+		d.userPreset = slices.Compact(slices.Sorted(slices.Values(s.args)))
 	case "sysusers":
 		d.Sysusers = words()
 	case "tmpfiles":
@@ -161,7 +165,9 @@ func (d *Deeds) add(o Deeds) {
 	d.Tmpfiles = append(d.Tmpfiles, o.Tmpfiles...)
 	d.Remove = append(d.Remove, o.Remove...)
 	d.Steps = append(d.Steps, o.Steps...)
+	d.Groups = append(d.Groups, o.Groups...)
 	d.preset = append(d.preset, o.preset...)
+	d.userPreset = append(d.userPreset, o.userPreset...)
 	d.nss = append(d.nss, o.nss...)
 }
 

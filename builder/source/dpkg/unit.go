@@ -11,13 +11,14 @@ import (
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
-const unitDir = "usr/lib/systemd/system/"
-
 // enable makes the links that a unit's [Install] section asks for, in /etc, and those
-// of the units that it names with Also= (systemd.unit(5)).
-func (r *root) enable(unit string) error { return r.enableOnce(unit, map[string]bool{}) }
+// of the units that it names with Also= (systemd.unit(5)). The manager is system or user.
+func (r *root) enable(manager, unit string) error {
+	return r.enableOnce(manager, unit, map[string]bool{})
+}
 
-func (r *root) enableOnce(unit string, seen map[string]bool) error {
+func (r *root) enableOnce(manager, unit string, seen map[string]bool) error {
+	unitDir := "usr/lib/systemd/" + manager + "/"
 	if seen[unit] {
 		return nil
 	}
@@ -44,14 +45,14 @@ func (r *root) enableOnce(unit string, seen map[string]bool) error {
 			case "Alias":
 				at = value
 			case "Also":
-				if err := r.enableOnce(value, seen); err != nil {
+				if err := r.enableOnce(manager, value, seen); err != nil {
 					return err
 				}
 				continue
 			default:
 				continue
 			}
-			if err := r.Put("etc/systemd/system/"+at, link); err != nil {
+			if err := r.Put("etc/systemd/"+manager+"/"+at, link); err != nil {
 				return err
 			}
 		}
@@ -63,10 +64,10 @@ func (r *root) enableOnce(unit string, seen map[string]bool) error {
 type presets [][2]string // "enable" or "disable", and a pattern
 
 // readPresets reads them in the order of the files' names; /etc goes before /usr.
-func (r *root) readPresets() (out presets, err error) {
+func (r *root) readPresets(manager string) (out presets, err error) {
 	files := map[string]string{} // name → path
 	for _, p := range r.Paths() {
-		if dir := path.Dir(p); (dir == "usr/lib/systemd/system-preset" || dir == "etc/systemd/system-preset") && files[path.Base(p)] == "" {
+		if dir := path.Dir(p); (dir == "usr/lib/systemd/"+manager+"-preset" || dir == "etc/systemd/"+manager+"-preset") && files[path.Base(p)] == "" {
 			files[path.Base(p)] = p
 		}
 	}

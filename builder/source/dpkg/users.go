@@ -13,6 +13,7 @@ import (
 // users is passwd(5), group(5), shadow(5) and gshadow(5) in the making.
 type users struct {
 	passwd, groups, shadow, gshadow [][]string // fields of a line
+	shadowed                        bool       // every password is in the shadow files, which the group shadow reads
 }
 
 // systemMax is the highest number of an account that a package makes; the next one has
@@ -105,8 +106,18 @@ func (u *users) sysuser(w []string) error {
 	}
 	var id int
 	var err error
+	if uid == "-" {
+		uid = ""
+	}
 	if n, ok := u.group(group); both && ok {
 		id = n
+		if uid == "" {
+			n, err := u.free()
+			if err != nil {
+				return err
+			}
+			uid = strconv.Itoa(n)
+		}
 	} else if id, err = u.addGroup(w[1], group); err != nil {
 		return err
 	}
@@ -136,6 +147,41 @@ func (u *users) addGroup(name, number string) (int, error) {
 	u.groups = append(u.groups, []string{name, "x", strconv.Itoa(id), ""})
 	u.gshadow = append(u.gshadow, []string{name, "!*", "", ""})
 	return id, nil
+}
+
+// addSystemGroup takes the lowest free number, as addgroup --system does.
+func (u *users) addSystemGroup(name string) error {
+	for id := systemMin + 1; id <= systemMax; id++ {
+		s := strconv.Itoa(id)
+		if slices.ContainsFunc(u.groups, func(l []string) bool { return l[0] == name }) {
+			return nil
+		}
+		if !slices.ContainsFunc(u.groups, func(l []string) bool { return l[2] == s }) {
+			u.groups = append(u.groups, []string{name, "x", s, ""})
+			u.gshadow = append(u.gshadow, []string{name, "!", "", ""})
+			return nil
+		}
+	}
+	return fmt.Errorf("all numbers from %d to %d are taken by groups", systemMin+1, systemMax)
+}
+
+// shadowAll moves passwords into the shadow files, as shadowconfig(8) does: pwconv and
+// grpconv, with the ages that login.defs(5) has by default.
+func (u *users) shadowAll() {
+	days := strconv.FormatInt(repro.DefaultEpoch/86400, 10)
+	for _, l := range u.passwd {
+		if l[1] != "x" {
+			u.shadow = append(u.shadow, []string{l[0], l[1], days, "0", "99999", "7", "", "", ""})
+			l[1] = "x"
+		}
+	}
+	for _, l := range u.groups {
+		if l[1] != "x" {
+			u.gshadow = append(u.gshadow, []string{l[0], l[1], "", l[3]})
+			l[1] = "x"
+		}
+	}
+	u.shadowed = true
 }
 
 func (u *users) addMember(user, group string) error {
@@ -181,6 +227,7 @@ func quotedWords(line string) (out []string) {
 
 // write puts the four files into the tree. Without a line the shadow files are not made.
 func (u *users) write(r *root) error {
+	shadow, _ := u.group("shadow")
 	for file, all := range map[string][][]string{"passwd": u.passwd, "group": u.groups, "shadow": u.shadow, "gshadow": u.gshadow} {
 		var b strings.Builder
 		for _, l := range all {
@@ -190,6 +237,9 @@ func (u *users) write(r *root) error {
 		if strings.Contains(file, "shadow") {
 			if n.Mode = 0; len(all) == 0 { // root alone reads it, as systemd-sysusers makes it
 				continue
+			}
+			if u.shadowed {
+				n.Mode, n.GID = 0o640, shadow
 			}
 		}
 		if err := r.Put("etc/"+file, n); err != nil {
