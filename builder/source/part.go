@@ -1,4 +1,4 @@
-// Package source is where pinned inputs come from: the base by mmdebstrap,
+// Package source is where pinned inputs come from: the base of Debian packages,
 // executables and container images from upstream Go modules, a release host, a
 // folder or an OCI image. There is one file per source and one table of them
 // (New). Everything is yielded as content whose digest was checked.

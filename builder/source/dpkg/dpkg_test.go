@@ -273,3 +273,21 @@ func debOf(t *testing.T, names ...string) string {
 	}
 	return file
 }
+
+func TestDivertedFilesAreSetAside(t *testing.T) {
+	a := pkg(t, "a", "1-1", "", map[string]string{"usr/bin/x": "a"}, nil)
+	b := pkg(t, "b", "2-1", "", map[string]string{"usr/bin/x": "b"}, nil)
+	got, err := union([]*Package{a, b}, map[string]diversion{"/usr/bin/x": {"/usr/bin/x.a", "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]string{"usr/bin/x": "b", "usr/bin/x.a": "a"} {
+		if text, _ := got.ReadFile(at); string(text) != want {
+			t.Errorf("%s is of %q, want %q", at, text, want)
+		}
+	}
+	deeds := []Deeds{{Divert: map[string]string{"/x": "/x.a"}}, {Divert: map[string]string{"/x": "/x.b"}}}
+	if _, err := diversions([]*Package{a, b}, deeds); err == nil || !strings.Contains(err.Error(), "packages a and b both divert /x") {
+		t.Error(err)
+	}
+}
