@@ -78,7 +78,7 @@ func openSources(o Options, n *spec.Node) (*source.Set, error) {
 	k := n.Kubernetes
 	return source.New(source.Options{Arch: n.Arch, Kubernetes: k.Version, Store: s, Report: o.Report, Dir: k.Dir, OCI: k.OCI,
 		ReleaseURL: k.Release.URL, ReleaseRoots: k.Release.Roots, Registry: k.Release.Registry,
-		Offline: o.Offline}), nil
+		Offline: o.Offline, BaseBuilder: n.Base.Builder}), nil
 }
 
 // settle gives the role's pins: from the lock file where it answers, newly made

@@ -14,7 +14,13 @@ import (
 	"github.com/imgbuild/imgbuild/internal/store"
 )
 
-// baseRecipe changes whenever the same pins would give another tree.
+// Who lays out a Debian base.
+const (
+	ByImgbuild   = "imgbuild"   // this process: no program of a package runs
+	ByMmdebstrap = "mmdebstrap" // dpkg, maintainer scripts and all
+)
+
+// baseRecipe changes whenever mmdebstrap would make another tree of the same pins.
 const baseRecipe = "1"
 
 // ResolveBase pins a base: one pin per package, or one for an OCI image.
@@ -70,13 +76,51 @@ func (s *Set) Base(ctx context.Context, pins []lock.Pin) ([]string, error) {
 	if base[0].Source == "oci" {
 		return s.baseOCI(ctx, base[0])
 	}
-	text, _ := json.Marshal(base) // plain data cannot fail
+	if s.opt.BaseBuilder == ByMmdebstrap {
+		return s.bootstrapped(ctx, base)
+	}
+	return s.laid(ctx, base)
+}
+
+// bootstrapped is the base as mmdebstrap makes it: one layer, from the store where it can be.
+func (s *Set) bootstrapped(ctx context.Context, pins []lock.Pin) ([]string, error) {
+	text, _ := json.Marshal(pins) // plain data cannot fail
 	key := fmt.Sprintf("base %s %s %x", baseRecipe, s.opt.Arch, sha256.Sum256(text))
-	layer, err := s.opt.Store.Once(ctx, key, func(ctx context.Context) (string, error) { return s.makeBase(ctx, base) })
+	layer, err := s.opt.Store.Once(ctx, key, func(ctx context.Context) (string, error) {
+		b, file, err := s.fetchBase(ctx, pins)
+		if err != nil {
+			return "", err
+		}
+		defer s.opt.Report.Stage("building the base " + b.Name)()
+		r, w := io.Pipe()
+		go func() {
+			w.CloseWithError(b.Build(ctx, pins, file, w)) //nolint:errcheck // always nil
+		}()
+		digest, _, err := s.opt.Store.Put(ctx, r)
+		_ = r.CloseWithError(err) // so that mmdebstrap ends when the store cannot take it
+		return digest, err
+	})
 	return []string{layer}, err
 }
 
-func (s *Set) makeBase(ctx context.Context, pins []lock.Pin) (string, error) {
+// laid is the base as this process lays it out: a layer for each package, and one on top.
+func (s *Set) laid(ctx context.Context, pins []lock.Pin) ([]string, error) {
+	b, err := debianBase(lock.Request{Name: pins[0].Request}, s.opt.Arch)
+	if err != nil {
+		return nil, err
+	}
+	file := func(p lock.Pin) (string, error) { return s.opt.Store.Get(p.Digest) }
+	if !kept(s.opt.Store, pins) {
+		if b, file, err = s.fetchBase(ctx, pins); err != nil {
+			return nil, err
+		}
+		defer s.opt.Report.Stage("laying out the base " + b.Name)()
+	}
+	return b.Lay(ctx, s.opt.Store, pins, file)
+}
+
+// fetchBase gets the pinned packages, and says which file holds a pin.
+func (s *Set) fetchBase(ctx context.Context, pins []lock.Pin) (b DebianBase, file func(lock.Pin) (string, error), err error) {
 	done := s.opt.Report.Stage(fmt.Sprintf("fetching %d packages", len(pins)))
 	items := make([]fetch.Item, len(pins))
 	for i, p := range pins {
@@ -86,24 +130,14 @@ func (s *Set) makeBase(ctx context.Context, pins []lock.Pin) (string, error) {
 	files, err := client.All(ctx, items)
 	done()
 	if err != nil {
-		return "", err
+		return b, nil, err
 	}
 	byDigest := map[string]string{}
 	for i, p := range pins {
 		byDigest[p.Digest] = files[i]
 	}
-	b, err := debianBase(lock.Request{Name: pins[0].Request}, s.opt.Arch)
-	if err != nil {
-		return "", err
-	}
-	defer s.opt.Report.Stage("building the base " + b.Name)()
-	r, w := io.Pipe()
-	go func() {
-		w.CloseWithError(b.Build(ctx, pins, func(p lock.Pin) (string, error) { return byDigest[p.Digest], nil }, w)) //nolint:errcheck // always nil
-	}()
-	digest, _, err := s.opt.Store.Put(ctx, r)
-	_ = r.CloseWithError(err) // so that mmdebstrap ends when the store cannot take it
-	return digest, err
+	b, err = debianBase(lock.Request{Name: pins[0].Request}, s.opt.Arch)
+	return b, func(p lock.Pin) (string, error) { return byDigest[p.Digest], nil }, err
 }
 
 // Store is the content store that the sources file into.

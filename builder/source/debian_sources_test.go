@@ -18,7 +18,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
-func put(t *testing.T, path, text string) {
+func writeTo(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestSources(t *testing.T) {
 			b := c.base
 			b.Name, b.Suite, b.apt, b.hostKeys = "debian-trixie", "trixie", t.TempDir(), "/no/such/file"
 			for file, text := range c.apt {
-				put(t, filepath.Join(b.apt, file), text)
+				writeTo(t, filepath.Join(b.apt, file), text)
 			}
 			sources, err := b.sources()
 			var got []string
@@ -83,8 +83,8 @@ func TestResolve(t *testing.T) {
 	key, ring := archivetest.Key(t)
 	ownKey, ownRing := archivetest.Key(t)
 	keyring, ownKeyring := filepath.Join(t.TempDir(), "debian.pgp"), filepath.Join(t.TempDir(), "own.pgp")
-	put(t, keyring, string(ring))
-	put(t, ownKeyring, string(ownRing))
+	writeTo(t, keyring, string(ring))
+	writeTo(t, ownKeyring, string(ownRing))
 	when := repro.Now().Add(-time.Hour)
 	archive.Publish(t, archivetest.Suite{Name: "trixie", Date: when, Key: key, Packages: "Package: base\nEssential: yes\n\nPackage: tool\nVersion: 1:2~b+1\nFilename: pool/tool_2~b+1_amd64.deb\n"})
 	archive.Publish(t, archivetest.Suite{Name: "stable", Date: when, Key: ownKey, Packages: "Package: own\nDepends: tool\n"}, "own")
@@ -132,7 +132,7 @@ func TestKeyring(t *testing.T) {
 		t.Error(err)
 	}
 	if b.hostKeys = filepath.Join(t.TempDir(), "damaged"); true {
-		put(t, b.hostKeys, "damaged")
+		writeTo(t, b.hostKeys, "damaged")
 	}
 	if _, err := b.keys(); err == nil || !strings.Contains(err.Error(), "no keyring of OpenPGP public keys") {
 		t.Error(err)

@@ -1,4 +1,4 @@
-// Package source is where pinned inputs come from: the base by mmdebstrap,
+// Package source is where pinned inputs come from: the base of Debian packages,
 // executables and container images from upstream Go modules, a release host, a
 // folder or an OCI image. There is one file per source and one table of them
 // (New). Everything is yielded as content whose digest was checked.
@@ -49,6 +49,7 @@ type Options struct {
 	ReleaseRoots  string // PEM file of the certificates that release signatures must chain to; empty: digests only
 	ReleaseSigner string // identity in the certificates of release signatures; DefaultReleaseSigner when empty
 	Offline       bool   // no network: what neither the store nor Go's module cache has is an error
+	BaseBuilder   string // who lays out a Debian base: ByImgbuild, ByMmdebstrap; empty is the former
 	Registry      string // host[:port][/path] that stands in for the registry of every image; empty: the name's own
 }
 

@@ -38,6 +38,7 @@ const (
 var (
 	roles             = []string{"master", "worker"}
 	arches            = []string{"amd64"}
+	baseBuilders      = []string{"imgbuild", "mmdebstrap"}
 	kernels           = []string{"cloud", "generic"}
 	kubernetesSources = []string{"auto", "release", "gomodule", "dir", "oci"}
 	containerdSources = []string{"auto", "base", "gomodule", "release", "dir"}
@@ -47,6 +48,15 @@ var (
 	hosts             = []string{"debian", "flatcar", "fcos"}
 	keeps             = []string{"modules", "hwdb", "gconv", "perl", "cni-plugins", "ctr"}
 )
+
+// baseBuilder is who lays out the base when nobody says. What cloud-init and Ignition need
+// for Cluster API are packages of Python, whose scripts compile them on the node.
+func baseBuilder(bootstrap string) string {
+	if bootstrap == "cluster-api" {
+		return "mmdebstrap"
+	}
+	return "imgbuild"
+}
 
 // configs are the formats that make a node of a host.
 var configs = []string{"ignition", "butane", "cloud-init", "nocloud", "nocloud-fat"}

@@ -17,9 +17,12 @@ func (n *Node) resolve() {
 	k.KubeletVersion = fullVersion(k.KubeletVersion)
 	if n.Base.OCI != "" {
 		n.clear("base.name", &n.Base.Name)
+		n.clear("base.builder", &n.Base.Builder)
 		n.clear("base.kernel", &n.Base.Kernel)
 		n.clear("base.mirror", &n.Base.Mirror)
 		n.clear("base.keyring", &n.Base.Keyring)
+	} else {
+		n.fill("base.builder", &n.Base.Builder, baseBuilder(n.Bootstrap))
 	}
 	c := &n.Containerd
 	if c.Source == "base" {

@@ -45,6 +45,7 @@ var rules = map[string]rule{
 	"base.oci":        {Pattern: reference, Want: "an image reference or a folder", Hint: `write it as "registry.example/os:tag" or "./layout"`},
 	"base.mirror":     {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
 	"base.keyring":    {Pattern: anyPath, Want: "a file name", Hint: pathHint},
+	"base.builder":    {Enum: baseBuilders},
 	"base.kernel":     {Enum: kernels},
 	"base.packages[]": {Pattern: `^[a-z0-9][a-z0-9+.-]+$`, Want: "a Debian package name", Hint: "use lower-case letters, digits and + - . (at least two)"},
 

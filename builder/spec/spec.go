@@ -77,6 +77,10 @@ type Base struct {
 	Repositories []Repository `json:"repositories,omitempty"`
 	// Kernel package: cloud (virtual machines) or generic (all hardware).
 	Kernel string `json:"kernel,omitempty"`
+	// Who lays out the packages: imgbuild itself, which runs none of their programs, or mmdebstrap, which runs their
+	// maintainer scripts and needs user namespaces. A package whose scripts imgbuild does not know needs the latter.
+	// Left out: imgbuild, and mmdebstrap where bootstrap is cluster-api.
+	Builder string `json:"builder,omitempty"`
 	// Additional packages of the base, by name.
 	Packages []string `json:"packages,omitempty"`
 }

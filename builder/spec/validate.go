@@ -161,7 +161,7 @@ func (c *checker) base() {
 	case b.Name != "" && b.OCI != "":
 		c.fail("base.oci", "there is a base.name, too", "remove one of them")
 	case b.OCI != "":
-		for path, given := range map[string]bool{"base.kernel": b.Kernel != "", "base.mirror": b.Mirror != "", "base.keyring": b.Keyring != "",
+		for path, given := range map[string]bool{"base.builder": b.Builder != "", "base.kernel": b.Kernel != "", "base.mirror": b.Mirror != "", "base.keyring": b.Keyring != "",
 			"base.repositories": len(b.Repositories) > 0, "base.packages": len(b.Packages) > 0} {
 			if given {
 				c.fail(path, "an image from base.oci is taken as it is", "remove it, or put it into the image")

@@ -1,0 +1,293 @@
+package dpkg
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imgbuild/imgbuild/internal/deb"
+	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/tree"
+)
+
+// pkg is a package of a test: files by path, where "-> x" is a link and "/" a folder.
+func pkg(t *testing.T, name, version, fields string, files, members map[string]string) *Package {
+	t.Helper()
+	control, err := deb.ParseParagraph(fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\n%s", name, version, fields))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Package{Name: name, Version: version, Arch: "amd64", Control: control, Members: map[string][]byte{}, Files: tree.New()}
+	for at, text := range files {
+		n := tree.Node{Mode: 0o644, Content: tree.Bytes(text)}
+		if link, ok := strings.CutPrefix(text, "-> "); ok {
+			n = tree.Node{Mode: fs.ModeSymlink | 0o777, Link: link}
+		} else if text == "/" {
+			n = tree.Node{Mode: dirMode}
+		}
+		if err := p.Files.Put(at, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for member, text := range members {
+		p.Members[member] = []byte(text)
+	}
+	return p
+}
+
+const passwd = "root:*:0:0:root:/root:/bin/bash\nmail:*:8:8:mail:/var/mail:/usr/sbin/nologin\n"
+
+// least is what every base needs.
+func least(t *testing.T) []*Package {
+	return []*Package{
+		pkg(t, "base-files", "1", "", map[string]string{"etc": "/", "usr/bin": "/", "usr/lib": "/", "bin": "-> usr/bin", "lib": "-> usr/lib"}, nil),
+		pkg(t, "base-passwd", "1", "", map[string]string{"usr/share/base-passwd/passwd.master": passwd, "usr/share/base-passwd/group.master": "root:*:0:\nmail:*:8:\n"}, nil),
+	}
+}
+
+func lay(t *testing.T, more ...*Package) (*tree.Tree, error) {
+	t.Helper()
+	return Lay(append(least(t), more...))
+}
+
+func TestWrongSetsOfPackages(t *testing.T) {
+	file := map[string]string{"usr/bin/x": "1"}
+	a := pkg(t, "a", "1-1", "", file, nil)
+	for name, c := range map[string]struct {
+		packages []*Package
+		want     string
+	}{
+		"the same file twice":           {[]*Package{a, pkg(t, "b", "2-1", "", file, nil)}, "packages a 1-1 and b 2-1 both have /usr/bin/x, and neither replaces the other"},
+		"replaces an older one only":    {[]*Package{a, pkg(t, "b", "2-1", "Replaces: a (<< 1-1)\n", file, nil)}, "both have /usr/bin/x"},
+		"through another one's link":    {[]*Package{pkg(t, "a", "1-1", "", map[string]string{"srv": "-> /etc"}, nil), pkg(t, "b", "2-1", "", map[string]string{"srv/passwd": "1"}, nil)}, "package b 2-1 has /srv/passwd, but /srv is a link or a file of package a 1-1"},
+		"through a link into /usr":      {[]*Package{pkg(t, "a", "1-1", "", map[string]string{"usr/x": "-> bin"}, nil), pkg(t, "b", "2-1", "", map[string]string{"usr/x/sh": "1"}, nil)}, "/usr/x is a link or a file of package a 1-1"},
+		"by the other name of one":      {[]*Package{a, pkg(t, "b", "2-1", "", map[string]string{"bin/x": "1"}, nil)}, "both have /usr/bin/x"},
+		"a folder and a file":           {[]*Package{a, pkg(t, "b", "2-1", "", map[string]string{"usr/bin/x": "/"}, nil)}, "both have /usr/bin/x"},
+		"unknown maintainer script":     {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\nset -e\nrm -rf /\n"})}, "package a 1-1: its postinst (sha256 "},
+		"changed maintainer script":     {[]*Package{pkg(t, "dash", "9", "", nil, map[string]string{"postinst": "#!/bin/sh\nln -sf bash /bin/sh\n"})}, "package dash 9: its postinst"},
+		"unknown config script":         {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"config": "#!/bin/sh\ndb_input high a/b\n"})}, "package a 1-1: its config"},
+		"unknown generated section":     {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\n# Automatically added by dh_evil/1\nrm -rf /\n# End automatically added section\n"})}, "package a 1-1: its postinst has a section of dh_evil that nobody read"},
+		"a section that hides more":     {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\n# Automatically added by dh_installdeb/1\ndpkg-maintscript-helper rm_conffile /x 1; rm -rf / -- \"$@\"\n# End automatically added section\n"})}, "a section of dh_installdeb that nobody read"},
+		"unknown trigger":               {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"triggers": "interest-noawait /usr/share/mime\n"})}, "package a 1-1: its trigger /usr/share/mime is not one that was read"},
+		"a kernel module of a stranger": {[]*Package{kernel(t), pkg(t, "a-dkms", "1-1", "", map[string]string{"usr/lib/modules/6.12/extra/x.ko": "1"}, nil)}, "package a-dkms 1-1 brings the kernel module /usr/lib/modules/6.12/extra/x.ko"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := lay(t, c.packages...)
+			if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != fault.Spec {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if err != nil && !strings.Contains(err.Error(), "base.") && !strings.Contains(err.Error(), "nothing is laid out through") && !strings.Contains(err.Error(), "a folder in one") {
+				t.Errorf("%v names no way out", err)
+			}
+		})
+	}
+}
+
+// kernel is a kernel's package with the script that asks for its modules' indices.
+func kernel(t *testing.T) *Package {
+	p := pkg(t, "linux-image-6.12", "6.12-1", "", map[string]string{"usr/lib/modules/6.12/modules.dep.bin": ""}, nil)
+	for _, e := range theTable.Scripts {
+		if e.Package == "linux-image-[0-9]*" && e.Script == "postinst" {
+			return fake(t, p, e)
+		}
+	}
+	t.Fatal("the table has no kernel")
+	return nil
+}
+
+// fake lets a package do what an entry says without the script's own text.
+func fake(t *testing.T, p *Package, e Entry) *Package {
+	old := theTable.Scripts
+	t.Cleanup(func() { theTable.Scripts = old })
+	p.Members["postinst"] = []byte("fake " + e.Package + "\n")
+	theTable.Scripts = append(theTable.Scripts, Entry{Package: p.Name, Script: "postinst", SHA256: []string{digest("fake " + e.Package + "\n")}, Deeds: e.Deeds})
+	return p
+}
+
+func TestUnionKeepsToDpkgsRules(t *testing.T) {
+	a := pkg(t, "a", "1-1", "", map[string]string{"usr/bin/x": "a", "usr/bin/y": "a"}, nil)
+	n, _ := a.Files.Get("usr/bin")
+	n.Mode = fs.ModeDir | 0o700 // base-files was first
+	b := pkg(t, "b", "2-1", "Replaces: a (<< 2)\n", map[string]string{"bin/x": "b"}, nil)
+	got, err := lay(t, a, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := got.ReadFile("usr/bin/x"); string(text) != "b" {
+		t.Errorf("usr/bin/x is of %q", text)
+	}
+	if n, _ := got.Get("usr/bin"); n.Mode.Perm() != 0o755 {
+		t.Errorf("usr/bin has mode %v", n.Mode)
+	}
+	if n, _ := got.Get("bin"); n.Link != "usr/bin" {
+		t.Errorf("bin is %v", n)
+	}
+}
+
+func TestDeeds(t *testing.T) {
+	section := func(name string) string {
+		text, err := snippetFiles.ReadFile("snippets/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, body, _ := strings.Cut(string(text), "\n")
+		return "# Automatically added by dh_x/1\n" + body + "# End automatically added section\n"
+	}
+	p := pkg(t, "a", "1-1", "", map[string]string{
+		"usr/lib/systemd/system/a.service":          "[Install]\nWantedBy=multi-user.target\nAlias=b.service\nAlso=a.socket\n",
+		"usr/lib/systemd/system/a.socket":           "[Install]\nWantedBy=sockets.target\n",
+		"usr/lib/systemd/system/off.service":        "[Install]\nWantedBy=multi-user.target\n",
+		"usr/lib/systemd/system-preset/90-x.preset": "disable off.*\n",
+		"usr/lib/sysusers.d/a.conf":                 "u! a - \"A user\"\ng b 40\nm a mail\nu c -:mail\n",
+		"usr/lib/tmpfiles.d/a.conf":                 "d /var/lib/a 0750 a mail -\nL /etc/a.link - - - - ../x\nd /run/a 0755 - - -\nf^ /etc/secret 0600 - - - key\n",
+		"usr/bin/mawk":                              "x",
+	}, map[string]string{"postinst": "#!/bin/sh\nset -e\n" +
+		strings.ReplaceAll(section("installsystemd-enable-1.sh"), "'X'", "'a.service'") +
+		strings.ReplaceAll(section("installsystemd-enable-1.sh"), "'X'", "'off.service'") +
+		strings.Replace(section("installsysusers-sysusers-1.sh"), " X", " a.conf", 1) +
+		strings.Replace(section("installtmpfiles-tmpfiles-1.sh"), " X", " a.conf", 1) +
+		strings.Replace(section("installalternatives-alternatives-1.sh"), "--install X", "--install /usr/bin/awk awk /usr/bin/mawk 5 --slave /usr/share/man/awk.1 awk.1 /usr/share/man/mawk.1", 1)})
+	got, err := lay(t, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]string{
+		"etc/systemd/system/multi-user.target.wants/a.service": "/usr/lib/systemd/system/a.service",
+		"etc/systemd/system/b.service":                         "/usr/lib/systemd/system/a.service",
+		"etc/systemd/system/sockets.target.wants/a.socket":     "/usr/lib/systemd/system/a.socket",
+		"etc/alternatives/awk":                                 "/usr/bin/mawk",
+		"usr/bin/awk":                                          "/etc/alternatives/awk",
+		"etc/a.link":                                           "../x",
+	} {
+		if n, ok := got.Get(at); !ok || n.Link != want {
+			t.Errorf("%s: %v, want a link to %s", at, n, want)
+		}
+	}
+	for _, at := range []string{"etc/systemd/system/multi-user.target.wants/off.service", "run/a", "etc/secret", "etc/alternatives/awk.1"} {
+		if _, ok := got.Get(at); ok {
+			t.Errorf("%s is there", at)
+		}
+	}
+	for at, want := range map[string]string{
+		"etc/passwd":                    passwd + "a:x:999:999:A user:/:/usr/sbin/nologin\nc:x:998:8::/:/usr/sbin/nologin\n",
+		"etc/group":                     "root:*:0:\nmail:*:8:a\nb:x:40:\na:x:999:\n",
+		"etc/shadow":                    "a:!*:20454:::::1:\nc:!*:20454::::::\n",
+		"etc/gshadow":                   "b:!*::\na:!*::\n",
+		"var/lib/dpkg/alternatives/awk": "auto\n/usr/bin/awk\nawk.1\n/usr/share/man/awk.1\n\n/usr/bin/mawk\n5\n/usr/share/man/mawk.1\n\n",
+	} {
+		if text, _ := got.ReadFile(at); string(text) != want {
+			t.Errorf("%s: %q, want %q", at, text, want)
+		}
+	}
+	if n, _ := got.Get("var/lib/a"); n == nil || n.UID != 999 || n.GID != 8 || n.Mode.Perm() != 0o750 {
+		t.Errorf("var/lib/a: %v", n)
+	}
+}
+
+func TestShadow(t *testing.T) {
+	u := readUsers([]byte("root:*:0:0::/root:/bin/sh\n"), []byte("root:*:0:\nmail:*:8:list\n"))
+	if err := u.addSystemGroup("_ssh"); err != nil {
+		t.Fatal(err)
+	}
+	u.shadowAll()
+	got := fmt.Sprint(u.passwd, u.shadow, u.groups, u.gshadow)
+	if want := "[[root x 0 0  /root /bin/sh]] [[root * 20454 0 99999 7   ]] [[root x 0 ] [mail x 8 list] [_ssh x 101 ]] [[_ssh !  ] [root *  ] [mail *  list]]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestFilter(t *testing.T) {
+	f, err := NewFilter([]string{"path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]bool{"/usr/share/doc/a/copyright": true, "/usr/share/doc/a/b/copyright": true, "/usr/share/doc/a/README": false,
+		"/usr/share/doc/a/": true, "/usr/share/man/man1/": false, "/usr/share/man": true, "/usr/bin/x": true} {
+		if got := f.Keeps(strings.TrimRight(p, "/"), strings.HasSuffix(p, "/")); got != want {
+			t.Errorf("%s: %v", p, got)
+		}
+	}
+	if _, err := NewFilter([]string{"/usr/share/doc/*"}); err == nil {
+		t.Error("a line without a key is taken")
+	}
+}
+
+func TestLayer(t *testing.T) {
+	layer := func(names ...string) (list []string, err error) {
+		file := filepath.Join(t.TempDir(), "layer.tar")
+		f, err := os.Create(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() //nolint:errcheck // of a test
+		p, err := deb.Open(debOf(t, names...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep, _ := NewFilter([]string{"path-exclude=/usr/share/man/*"})
+		if err := Layer(p, keep, f); err != nil {
+			return nil, err
+		}
+		u := tree.New()
+		if err := u.ApplyTar(file); err != nil {
+			t.Fatal(err)
+		}
+		text, _ := u.ReadFile("var/lib/dpkg/info/a.list")
+		return append(u.Paths(), string(text)), nil
+	}
+	got, err := layer("./usr/x", "./usr/share/man/y")
+	if want := "/usr/x\n/usr/share/man/y\n"; err != nil || got[len(got)-1] != want || slices.Contains(got, "usr/share/man/y") || !slices.Contains(got, "usr/x") {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := layer("./usr/.wh.x"); err == nil || !strings.Contains(err.Error(), "takes this name for a removal") {
+		t.Errorf("a whiteout of a package's: %v", err)
+	}
+}
+
+// debOf writes a package a of empty files.
+func debOf(t *testing.T, names ...string) string {
+	member := func(files map[string]string, order []string) string {
+		var b strings.Builder
+		w := tar.NewWriter(&b)
+		for _, name := range order {
+			_ = w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(files[name]))})
+			_, _ = io.WriteString(w, files[name])
+		}
+		_ = w.Close()
+		return b.String()
+	}
+	out := "!<arch>\n"
+	for _, m := range [][2]string{{"debian-binary", "2.0\n"}, {"control.tar", member(map[string]string{"./control": "Package: a\nVersion: 1\nArchitecture: all\n"}, []string{"./control"})},
+		{"data.tar", member(nil, names)}} {
+		out += fmt.Sprintf("%-16s%-12d%-6d%-6d%-8s%-10d`\n", m[0], 0, 0, 0, "100644", len(m[1])) + m[1]
+	}
+	file := filepath.Join(t.TempDir(), "a.deb")
+	if err := os.WriteFile(file, []byte(out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestDivertedFilesAreSetAside(t *testing.T) {
+	a := pkg(t, "a", "1-1", "", map[string]string{"usr/bin/x": "a"}, nil)
+	b := pkg(t, "b", "2-1", "", map[string]string{"usr/bin/x": "b"}, nil)
+	got, err := union([]*Package{a, b}, map[string]diversion{"/usr/bin/x": {"/usr/bin/x.a", "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]string{"usr/bin/x": "b", "usr/bin/x.a": "a"} {
+		if text, _ := got.ReadFile(at); string(text) != want {
+			t.Errorf("%s is of %q, want %q", at, text, want)
+		}
+	}
+	deeds := []Deeds{{Divert: map[string]string{"/x": "/x.a"}}, {Divert: map[string]string{"/x": "/x.b"}}}
+	if _, err := diversions([]*Package{a, b}, deeds); err == nil || !strings.Contains(err.Error(), "packages a and b both divert /x") {
+		t.Error(err)
+	}
+}
