@@ -37,7 +37,11 @@ func (b *runner) times(ctx context.Context) ([]Time, error) {
 		return func(ctx context.Context, u *run.Usage) error {
 			line++
 			file := filepath.Join(b.k.Dir, "changed.yaml")
-			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: {packages: [%s]}\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", packages, 262144+line)
+			base := "{}"
+			if packages != "" { // whose maintainer scripts have to run
+				base = "{builder: mmdebstrap, packages: [" + packages + "]}"
+			}
+			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: %s\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", base, 262144+line)
 			if err := os.WriteFile(file, text, 0o644); err != nil { // #nosec G306 -- a scratch file
 				return err
 			}
