@@ -126,7 +126,7 @@ func (b *runner) cold(ctx context.Context, u *run.Usage) error {
 	if err := run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-a", filepath.Join(warm, "imgbuild"), cache}}); err != nil {
 		return err
 	}
-	if err := b.k.Forget(ctx, cache, "base ", "containerd "); err != nil {
+	if err := b.k.Forget(ctx, cache, "base ", "package layer ", "kernel indices ", "containerd "); err != nil {
 		return err
 	}
 	out := filepath.Join(b.k.Dir, "cold")
