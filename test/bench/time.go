@@ -37,7 +37,11 @@ func (b *runner) times(ctx context.Context) ([]Time, error) {
 		return func(ctx context.Context, u *run.Usage) error {
 			line++
 			file := filepath.Join(b.k.Dir, "changed.yaml")
-			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: {packages: [%s]}\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", packages, 262144+line)
+			base := "{}"
+			if packages != "" { // whose maintainer scripts have to run
+				base = "{builder: mmdebstrap, packages: [" + packages + "]}"
+			}
+			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: %s\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", base, 262144+line)
 			if err := os.WriteFile(file, text, 0o644); err != nil { // #nosec G306 -- a scratch file
 				return err
 			}
@@ -122,7 +126,7 @@ func (b *runner) cold(ctx context.Context, u *run.Usage) error {
 	if err := run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-a", filepath.Join(warm, "imgbuild"), cache}}); err != nil {
 		return err
 	}
-	if err := b.k.Forget(ctx, cache, "base ", "containerd "); err != nil {
+	if err := b.k.Forget(ctx, cache, "base ", "package layer ", "kernel indices ", "containerd "); err != nil {
 		return err
 	}
 	out := filepath.Join(b.k.Dir, "cold")

@@ -48,7 +48,7 @@ func buildCold(ctx context.Context, t *testing.T, k kit.Kit, more []string) {
 	t.Cleanup(func() { _ = os.RemoveAll(copied) })
 	cold := filepath.Join(copied, "cache")
 	must(t, run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-al", cache(t), cold}}))
-	must(t, k.Forget(ctx, cold, "base ", "containerd ", "sums "))
+	must(t, k.Forget(ctx, cold, "base ", "package layer ", "kernel indices ", "containerd ", "sums "))
 	args := []string{"-c", `umask 027; exec taskset -c 0 "$@"`, "sh", filepath.Join(k.Bin, "imgbuild"), "worker", "-o", out,
 		"--lock", filepath.Join(first, "imgbuild.lock"), "--cache", cold, "--format", "qcow2", "--offline"}
 	must(t, run.Run(ctx, run.Cmd{Name: "sh", Args: append(args, more...), Stderr: os.Stderr, Env: []string{"TZ=America/St_Johns", "LC_ALL=C"}}))
