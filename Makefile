@@ -7,7 +7,7 @@ FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release fuzz reliability clones ha hosts capi netboot iso faults lint generate clean
+.PHONY: help tools build demo test short versions bench release fuzz reliability clones ha hosts capi netboot iso formats faults lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ demo: tools build ## build a master and a worker, boot both in QEMU, show the cl
 
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
-	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|ha|hosts|iso|netboot)$$')
+	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|formats|ha|hosts|iso|netboot)$$')
 	$(GO) test -timeout 80m ./test/cluster # last and alone: its nodes need every core
 
 short: ## the tests that take seconds
@@ -48,7 +48,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s)
 reliability: tools ## every campaign of bad days in full; writes docs/reliability.md (an hour)
 	$(GO) test -timeout 4h -count=1 ./test/badday -rounds 100 -update
 
-ha: tools build ## three masters and a worker, and the loss of a master (half an hour and more)
+ha: tools build ## three masters and a worker, and the loss of a master (forty minutes)
 	$(GO) test -timeout 90m -count=1 -v ./test/ha
 
 hosts: tools ## two stock Debians become workers, by cloud-init and by Ignition (half an hour)
@@ -62,6 +62,9 @@ netboot: tools ## a master and a worker from the network alone, which loses one 
 
 iso: tools ## install a worker from a CD, and ask a stick without an order (half an hour)
 	$(GO) test -timeout 90m -count=1 -v ./test/iso
+
+formats: tools ## make each format of the disk twice, have others read it, boot it; writes docs/formats.md (half an hour)
+	$(GO) test -timeout 2h -count=1 -v ./test/formats -update
 
 faults: tools ## cut the power of first boots, fifty times each; goes on where it was stopped; writes docs/faults.md (hours)
 	$(GO) test -timeout 24h -count=1 -v ./test/faults -run 'TestCampaign|TestPage' -cuts 50
