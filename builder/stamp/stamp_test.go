@@ -227,7 +227,7 @@ func TestPersonal(t *testing.T) {
 	}
 	again, err := Personal(out, "w2", nil)
 	must(t, err)
-	if strings.Contains(string(again), "w1") || !strings.Contains(string(again), "ann") {
+	if strings.Contains(string(again), "hostname: w1") || !strings.Contains(string(again), "ann") {
 		t.Error("another name does not replace the first, or takes the keys away")
 	}
 	if _, err := Personal(worker(t), "W 1", nil); err == nil || !strings.Contains(err.Error(), "hostname") || strings.Contains(err.Error(), "token: ") {
