@@ -41,18 +41,24 @@ func asked(t *testing.T, arch string) map[string][]string {
 		"generic, ssh":  {Role: "worker", Sets: []string{"base.kernel=generic", "ssh.enabled=true", "containerd.source=base"}},
 		"BIOS and more": {Role: "master", Sets: []string{"disk.bios=true", "base.packages=vim-tiny,lvm2,open-iscsi,nfs-common"}},
 	} {
-		n.Profiles = profiles.Files
-		node, found := spec.Load(n)
-		if node == nil {
-			t.Fatal(found)
-		}
-		for _, p := range plan.Ask(node)[0].Args {
+		for _, p := range packagesOf(t, n) {
 			if !strings.HasPrefix(p, "grub-") || arch == "amd64" {
 				out[name] = append(out[name], strings.ReplaceAll(p, "amd64", arch))
 			}
 		}
 	}
 	return out
+}
+
+// packagesOf are those that a node asks for.
+func packagesOf(t *testing.T, in spec.Input) []string {
+	t.Helper()
+	in.Profiles = profiles.Files
+	node, found := spec.Load(in)
+	if node == nil {
+		t.Fatal(found)
+	}
+	return plan.Ask(node)[0].Args
 }
 
 // TestAgainstApt wants the very pins that apt would fetch.
