@@ -24,10 +24,17 @@ func eachParagraph(r io.Reader, wanted []string, fn func(paragraph) error) error
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), longestLine)
 	p, field, open := paragraph{}, "", false
+	var value []byte // of field, so far
+	keep := func() {
+		if field != "" {
+			p[field] = string(value)
+		}
+	}
 	end := func() error {
 		if !open {
 			return nil
 		}
+		keep()
 		err := fn(p)
 		clear(p)
 		field, open = "", false
@@ -46,13 +53,14 @@ func eachParagraph(r io.Reader, wanted []string, fn func(paragraph) error) error
 				return fmt.Errorf("line %d continues no field", n)
 			}
 			if field != "" {
-				p[field] += "\n" + string(line[1:])
+				value = append(append(value, '\n'), line[1:]...)
 			}
 		default:
-			key, value, ok := bytes.Cut(line, []byte(":"))
+			key, rest, ok := bytes.Cut(line, []byte(":"))
 			if !ok || len(key) == 0 {
 				return fmt.Errorf("line %d is no field", n)
 			}
+			keep()
 			open, field = true, name(key, wanted)
 			if field == "" {
 				continue
@@ -60,7 +68,7 @@ func eachParagraph(r io.Reader, wanted []string, fn func(paragraph) error) error
 			if _, twice := p[field]; twice {
 				return fmt.Errorf("line %d: %s stands there twice", n, field)
 			}
-			p[field] = string(bytes.TrimSpace(value))
+			value = append(value[:0], bytes.TrimSpace(rest)...)
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
