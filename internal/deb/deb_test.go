@@ -168,14 +168,16 @@ func TestHostilePackages(t *testing.T) {
 	}
 }
 
-func TestCompare(t *testing.T) {
-	for _, c := range []string{"1.0 1.0 0", "1.0~rc1 1.0 -1", "1.0 1.0-1 -1", "1:0.1 2 1", "1.10 1.9 1", "1.0+b1 1.0 1", "1.0a 1.0+ -1", "2.41-12+deb13u1 2.41-12 1", "1.09 1.9 0", "a 1 1"} {
-		w := strings.Fields(c)
-		if got := Compare(w[0], w[1]); fmt.Sprint(got) != w[2] {
-			t.Errorf("%s: got %d", c, got)
-		}
-		if got := Compare(w[1], w[0]); fmt.Sprint(-got) != w[2] {
-			t.Errorf("%s, turned: got %d", c, got)
+func TestSatisfies(t *testing.T) {
+	for _, c := range []struct {
+		have, operator, want string
+		is                   bool
+	}{
+		{"1.0~rc1", "<<", "1.0", true}, {"1.0-1", "<<", "1.0", false}, {"1:0.1", ">>", "2", true}, {"1.10", ">=", "1.9", true},
+		{"1.0", "=", "1.0", true}, {"1.0a", "<<", "1.0+", true}, {"2.41-12+deb13u1", "<=", "2.41-12", false}, {"1", "", "", true}, {"1", "=", "no version!", false},
+	} {
+		if got := (Relation{"a", c.operator, c.want}).Satisfies(c.have); got != c.is {
+			t.Errorf("%s %s %s: %v", c.have, c.operator, c.want, got)
 		}
 	}
 }

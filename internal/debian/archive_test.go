@@ -173,7 +173,7 @@ func TestBadIndex(t *testing.T) {
 			w.Change("Packages.xz", func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
 		}, "not the bytes that were asked for", fetch.ErrMismatch},
 		"a shorter index": {nil, func(w *world) { w.Remove("by-hash"); w.Change("Packages.xz", func(b []byte) []byte { return b[:20] }) }, "server offers 20 bytes, want", fetch.ErrMismatch},
-		"truncated xz":    {func(s *archivetest.Suite) { s.Index = func(b []byte) []byte { return b[:len(b)-30] } }, nil, "reading main/binary-amd64/Packages.xz: unexpected EOF", nil},
+		"truncated xz":    {func(s *archivetest.Suite) { s.Index = func(b []byte) []byte { return b[:len(b)-30] } }, nil, "reading main/binary-amd64/Packages.xz: xz: data is truncated or corrupt", nil},
 		"no xz":           {func(s *archivetest.Suite) { s.Index = func([]byte) []byte { return []byte("Package: base\n") } }, nil, "reading main/binary-amd64/Packages.xz: xz:", nil},
 		"a bomb": {func(s *archivetest.Suite) {
 			s.Packages = "Package: base\nDescription: " + strings.Repeat("a", 3<<20) + "\n" // small when packed

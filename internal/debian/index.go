@@ -11,12 +11,15 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ulikunitz/xz"
+	"github.com/therootcompany/xz"
 	"pault.ag/go/debian/version"
 )
 
 // largestIndex bounds an index whose unpacked size the Release does not say.
 const largestIndex = 1 << 30
+
+// largestDictionary is that of xz -9.
+const largestDictionary = 64 << 20
 
 // ErrTooLarge says that an index unpacks to more than it may.
 var ErrTooLarge = errors.New("unpacks to more than it may")
@@ -26,7 +29,7 @@ func unpack(r io.Reader, packing string, limit int64) (io.Reader, error) {
 	var err error
 	switch packing {
 	case ".xz":
-		r, err = xz.NewReader(r)
+		r, err = xz.NewReader(r, largestDictionary)
 	case ".gz":
 		r, err = gzip.NewReader(r)
 	}
