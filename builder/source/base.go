@@ -11,6 +11,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/images"
 	"github.com/imgbuild/imgbuild/internal/fetch"
+	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/store"
 )
 
@@ -87,6 +88,9 @@ func (s *Set) bootstrapped(ctx context.Context, pins []lock.Pin) ([]string, erro
 	text, _ := json.Marshal(pins) // plain data cannot fail
 	key := fmt.Sprintf("base %s %s %x", baseRecipe, s.opt.Arch, sha256.Sum256(text))
 	layer, err := s.opt.Store.Once(ctx, key, func(ctx context.Context) (string, error) {
+		if err := run.Need(DebianTools); err != nil {
+			return "", err
+		}
 		b, file, err := s.fetchBase(ctx, pins)
 		if err != nil {
 			return "", err

@@ -31,9 +31,6 @@ var leaveOut = []string{
 // to mmdebstrap by a repository on loopback that holds nothing else, so that an
 // unpinned package cannot enter.
 func (b DebianBase) Build(ctx context.Context, pins []lock.Pin, deb func(lock.Pin) (string, error), out io.Writer) error {
-	if err := run.Need(DebianTools); err != nil {
-		return err
-	}
 	repo, err := newRepository(ctx, b.Suite, pins, deb)
 	if err != nil {
 		return err
