@@ -25,7 +25,7 @@ demo: tools build ## build a master and a worker, boot both in QEMU, show the cl
 
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
-	$(GO) test $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|formats|ha|hosts|iso|netboot)$$')
+	$(GO) test -timeout 40m $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|formats|ha|hosts|iso|netboot)$$')
 	$(GO) test -timeout 80m ./test/cluster # last and alone: its nodes need every core
 
 short: ## the tests that take seconds
