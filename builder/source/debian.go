@@ -140,7 +140,7 @@ func (b DebianBase) hostMirror() (mirror, security string, err error) {
 		return "", "", fmt.Errorf("looking for a Debian mirror: %w; set base.mirror", err)
 	}
 	for _, l := range listed {
-		if !slices.Contains(l.Components, "main") || !strings.HasPrefix(l.URL, "http") {
+		if !slices.Contains(l.Components, "main") || !strings.HasPrefix(l.URL, "http") || strings.ContainsAny(l.URL, "@?") { // a password would get into the lock
 			continue
 		}
 		if _, ok := replaceElement(l.URL, "debian", ""); ok && mirror == "" {
