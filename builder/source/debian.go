@@ -118,7 +118,11 @@ func (b DebianBase) sources() ([]debian.Source, error) {
 // keys are those that may sign for Debian.
 func (b DebianBase) keys() (debian.Keys, error) {
 	if b.Keyring != "" {
-		return debian.ReadKeys(b.Keyring)
+		keys, err := debian.ReadKeys(b.Keyring)
+		if err != nil {
+			return keys, fault.New(fault.Spec, "base.keyring: %w", err)
+		}
+		return keys, nil
 	}
 	keys, err := debian.ParseKeys(images.Keyring(b.Name))
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/source/dpkg"
 	"github.com/imgbuild/imgbuild/internal/deb"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -79,7 +80,7 @@ func layerKey(p lock.Pin) string {
 	return fmt.Sprintf("package layer %s %s %s", layerRecipe, p.Digest, strings.Join(leaveOut, " "))
 }
 
-func indicesKey(p lock.Pin) string { return fmt.Sprintf("kernel indices %s %s", layerRecipe, p.Digest) }
+func indicesKey(p lock.Pin) string { return "kernel indices of " + layerKey(p) }
 
 func (l laying) topKey() string {
 	text, _ := json.Marshal([]any{l.pins, leaveOut}) // plain data cannot fail
@@ -155,6 +156,9 @@ func (l laying) top(ctx context.Context, layers [][]string) (string, error) {
 		return "", err
 	}
 	laid, err := dpkg.Lay(packages)
+	if fault.KindOf(err) == fault.Internal && err != nil {
+		err = fault.New(fault.Spec, "%w; %s", err, dpkg.WayOut)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -118,7 +118,10 @@ func (a *Archive) index(ctx context.Context, src Source, rel *release, name stri
 // release gets, verifies and judges a source's InRelease; nil where an optional source is not there.
 func (a *Archive) release(ctx context.Context, src Source) (*release, error) {
 	key := "debian release " + strings.TrimSuffix(src.URL, "/") + " " + src.Suite
-	newest := a.newest(key)
+	newest, err := a.newest(key)
+	if err != nil {
+		return nil, err
+	}
 	message, err := a.Fetch.Small(ctx, src.dist("InRelease"), largestRelease)
 	if errors.Is(err, fetch.ErrNotFound) && src.Optional && newest.IsZero() {
 		if a.Note != nil {
@@ -145,35 +148,22 @@ func (a *Archive) release(ctx context.Context, src Source) (*release, error) {
 		return nil, err
 	}
 	if rel.date.After(newest) {
-		err = a.remember(ctx, key, rel)
+		err = a.Store.Remember(key, rel.date.Format(time.RFC3339))
 	}
 	return rel, err
 }
 
 // newest is the date of the newest Release that was good under the key; zero where none is known.
-func (a *Archive) newest(key string) time.Time {
-	digest, ok := a.Store.Lookup(key)
-	if !ok {
-		return time.Time{}
+func (a *Archive) newest(key string) (time.Time, error) {
+	text, err := a.Store.Recall(key)
+	if err != nil || text == "" {
+		return time.Time{}, err
 	}
-	file, err := a.Store.Get(digest)
+	date, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}
+		return date, fmt.Errorf("what the cache remembers of it is damaged: %w", err)
 	}
-	text, err := os.ReadFile(file) // #nosec G304 -- a file of the store
-	if err != nil {
-		return time.Time{}
-	}
-	date, _ := time.Parse(time.RFC3339, strings.TrimSpace(string(text)))
-	return date
-}
-
-func (a *Archive) remember(ctx context.Context, key string, rel *release) error {
-	digest, _, err := a.Store.Put(ctx, strings.NewReader(rel.date.Format(time.RFC3339)+"\n"))
-	if err != nil {
-		return err
-	}
-	return a.Store.Record(key, digest)
+	return date, nil
 }
 
 // read takes an index in.

@@ -333,3 +333,30 @@ func TestEveryKeyCounts(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPruned: a cache that was pruned still knows what it has seen.
+func TestPruned(t *testing.T) {
+	at := archivetest.New(t)
+	key, ring := archivetest.Key(t)
+	keys, err := debian.ParseKeys(ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := debian.Archive{Store: s, Fetch: fetch.New(s, fetch.Options{}), Arch: "amd64", Now: now}
+	read := func(age time.Duration) error {
+		at.Publish(t, archivetest.Suite{Name: "trixie", Date: now.Add(-age), Key: key, Packages: "Package: a\n"})
+		_, err := archive.Read(t.Context(), []debian.Source{{URL: at.URL, Suite: "trixie", Components: []string{"main"}, Keys: keys}})
+		return err
+	}
+	_ = read(time.Hour) // whatever its packages are worth, its Release is good
+	if _, err := s.Prune(time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := read(48 * time.Hour); err == nil || !strings.Contains(err.Error(), "older") {
+		t.Errorf("an older Release after the pruning: %v", err)
+	}
+}

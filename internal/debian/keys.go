@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,9 @@ import (
 var ErrSignature = errors.New("the signature does not hold")
 
 // Keys are OpenPGP public keys (RFC 9580) that may sign for an archive.
-type Keys struct{ ring openpgp.EntityList }
+// Of two rings that have the same key the one in which it is good counts: a renewed key is
+// in one of them alone.
+type Keys struct{ rings []openpgp.EntityList }
 
 // ParseKeys reads a keyring, binary or armoured.
 func ParseKeys(text []byte) (Keys, error) {
@@ -34,7 +37,7 @@ func ParseKeys(text []byte) (Keys, error) {
 	if err != nil {
 		return Keys{}, fmt.Errorf("no keyring of OpenPGP public keys: %w", err)
 	}
-	return Keys{ring}, nil
+	return Keys{[]openpgp.EntityList{ring}}, nil
 }
 
 // ReadKeys reads a keyring from a file.
@@ -52,7 +55,7 @@ func ReadKeys(file string) (Keys, error) {
 
 // With is the keys and others.
 func (k Keys) With(others Keys) Keys {
-	return Keys{append(k.ring[:len(k.ring):len(k.ring)], others.ring...)}
+	return Keys{slices.Concat(k.rings, others.rings)}
 }
 
 // open returns the text that a clear-signed message (RFC 9580, 7) has signed, and
@@ -70,16 +73,25 @@ func (k Keys) open(message []byte, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: it is unreadable: %w", ErrSignature, err)
 	}
-	_, _, err = openpgp.VerifyDetachedSignature(k.ring, bytes.NewReader(block.Bytes), bytes.NewReader(sig), &packet.Config{Time: func() time.Time { return at }})
+	err = pgperrors.ErrUnknownIssuer
+	for _, ring := range k.rings {
+		_, _, found := openpgp.VerifyDetachedSignature(ring, bytes.NewReader(block.Bytes), bytes.NewReader(sig), &packet.Config{Time: func() time.Time { return at }})
+		if found == nil {
+			return block.Bytes, nil
+		}
+		if !errors.Is(found, pgperrors.ErrUnknownIssuer) {
+			err = found
+		}
+	}
 	switch {
 	case errors.Is(err, pgperrors.ErrUnknownIssuer):
 		return nil, fmt.Errorf("%w: it is by %s, none of which is in the keyring; name one that has it", ErrSignature, signers(sig))
 	case errors.Is(err, pgperrors.ErrSignatureExpired):
 		return nil, fmt.Errorf("%w: it has expired, or is still to come: this host's clock says %s; set it if it is wrong, else take another mirror", ErrSignature, stamp(at))
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w; take another mirror", ErrSignature, err)
+	case errors.Is(err, pgperrors.ErrKeyExpired):
+		return nil, fmt.Errorf("%w: %w; this host's clock says %s: set it if it is wrong, else name a newer keyring", ErrSignature, err, stamp(at))
 	}
-	return block.Bytes, nil
+	return nil, fmt.Errorf("%w: %w; take another mirror", ErrSignature, err)
 }
 
 // signers names the keys that a signature says it is by.

@@ -151,3 +151,11 @@ func FuzzListed(f *testing.F) {
 		_, _ = parseStanzas([]byte(text))
 	})
 }
+
+// TestRelationOfManyParts: what the library panics at is an error.
+func TestRelationOfManyParts(t *testing.T) {
+	u := newUniverse("amd64")
+	if _, err := u.relations(&Package{Name: "p"}, "Depends", "a:b-c-d-e-f"); err == nil {
+		t.Error("it is taken")
+	}
+}

@@ -144,10 +144,15 @@ func (a alternative) String() string {
 }
 
 // relations reads a field such as Depends (Debian policy 7.1) as it is for the architecture.
-func (u *Universe) relations(p *Package, field, text string) ([]relation, error) {
+func (u *Universe) relations(p *Package, field, text string) (out []relation, err error) {
 	if text == "" {
 		return nil, nil
 	}
+	defer func() { // the library panics at an architecture of many parts
+		if r := recover(); r != nil {
+			err = fmt.Errorf("package %s: %s: %q: %v", p, field, text, r)
+		}
+	}()
 	parsed, err := dependency.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("package %s: %s: %q: %w", p, field, text, err)
@@ -156,7 +161,6 @@ func (u *Universe) relations(p *Package, field, text string) ([]relation, error)
 	if err != nil {
 		return nil, err
 	}
-	var out []relation
 	for _, r := range parsed.Relations {
 		var rel relation
 		for _, may := range r.Possibilities {

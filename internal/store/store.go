@@ -67,7 +67,7 @@ func DefaultDir() (string, error) {
 
 // Open makes the folders that are missing and returns the store in dir.
 func Open(dir string) (*Store, error) {
-	for _, d := range []string{"blobs", "actions", "locks", "notes", "tmp"} {
+	for _, d := range []string{"blobs", "actions", "locks", "memory", "notes", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil { // #nosec G301 -- a cache holds nothing secret
 			return nil, fmt.Errorf("opening the cache: %w", err)
 		}

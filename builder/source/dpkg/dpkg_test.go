@@ -191,7 +191,13 @@ func TestDeeds(t *testing.T) {
 }
 
 func TestShadow(t *testing.T) {
-	u := readUsers([]byte("root:*:0:0::/root:/bin/sh\n"), []byte("root:*:0:\nmail:*:8:list\n"))
+	u, err := readUsers([]byte("root:*:0:0::/root:/bin/sh\n"), []byte("root:*:0:\nmail:*:8:list\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readUsers([]byte("x\n"), nil); err == nil {
+		t.Error("a line without fields is taken")
+	}
 	if err := u.addSystemGroup("_ssh"); err != nil {
 		t.Fatal(err)
 	}
@@ -289,5 +295,13 @@ func TestDivertedFilesAreSetAside(t *testing.T) {
 	deeds := []Deeds{{Divert: map[string]string{"/x": "/x.a"}}, {Divert: map[string]string{"/x": "/x.b"}}}
 	if _, err := diversions([]*Package{a, b}, deeds); err == nil || !strings.Contains(err.Error(), "packages a and b both divert /x") {
 		t.Error(err)
+	}
+}
+
+// TestUnitWithoutType: such a name is an error.
+func TestUnitWithoutType(t *testing.T) {
+	r := &root{Tree: tree.New()}
+	if err := r.enable("system", "a@b"); err == nil || !strings.Contains(err.Error(), "a@b") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -94,7 +94,9 @@ func (r *root) makeUsers(packages []*Package, deeds []Deeds) error {
 	if err != nil {
 		return err
 	}
-	r.users = readUsers(passwd, group)
+	if r.users, err = readUsers(passwd, group); err != nil {
+		return fmt.Errorf("base-passwd's masters: %w", err)
+	}
 	rank := func(i int) int {
 		if at := slices.Index(accounts, packages[i].Name); at >= 0 {
 			return at

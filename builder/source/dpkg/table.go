@@ -71,9 +71,13 @@ var theTable = func() Table {
 	return t
 }()
 
-// Revision changes with the table.
+// Revision changes with the table, and with what stands for a section.
 func Revision() string {
-	return digest(string(tableText) + strings.Join(sortedKeys(snippets), "\x00"))[:16]
+	all := string(tableText)
+	for _, text := range sortedKeys(snippets) {
+		all += "\x00" + text + "\x00" + snippets[text]
+	}
+	return digest(all)[:16]
 }
 
 // WayOut ends every error of a package that only dpkg itself can lay out.

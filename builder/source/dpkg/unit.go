@@ -25,7 +25,11 @@ func (r *root) enableOnce(manager, unit string, seen map[string]bool) error {
 	seen[unit] = true
 	file := unit
 	if name, rest, ok := strings.Cut(unit, "@"); ok {
-		file = name + "@" + rest[strings.LastIndexByte(rest, '.'):]
+		dot := strings.LastIndexByte(rest, '.')
+		if dot < 0 {
+			return fmt.Errorf("enabling %s: a unit's name ends with its type, such as .service", unit)
+		}
+		file = name + "@" + rest[dot:]
 	}
 	text, err := r.ReadFile(unitDir + file)
 	if err != nil {

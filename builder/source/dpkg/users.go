@@ -20,17 +20,25 @@ type users struct {
 // the next lower number (sysusers.d(5)).
 const systemMax, systemMin = 999, 100
 
-func readUsers(passwd, group []byte) users {
-	return users{passwd: lines(passwd), groups: lines(group)}
+func readUsers(passwd, group []byte) (u users, err error) {
+	if u.passwd, err = lines(passwd, 7); err == nil {
+		u.groups, err = lines(group, 4)
+	}
+	return u, err
 }
 
-func lines(text []byte) (out [][]string) {
+func lines(text []byte, fields int) (out [][]string, err error) {
 	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(line); line != "" {
-			out = append(out, strings.Split(line, ":"))
+		if line = strings.TrimSpace(line); line == "" {
+			continue
 		}
+		l := strings.Split(line, ":")
+		if len(l) != fields {
+			return nil, fmt.Errorf("line %q has %d fields, want %d", line, len(l), fields)
+		}
+		out = append(out, l)
 	}
-	return out
+	return out, nil
 }
 
 func (u *users) user(name string) (int, bool)  { return find(u.passwd, name) }
