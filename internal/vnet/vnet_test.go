@@ -171,6 +171,7 @@ func TestDeafMachine(t *testing.T) {
 func TestBroadcast(t *testing.T) {
 	_, path := start(t, nil)
 	server, client := newPeer(t, path, "10.0.0.5"), newPeer(t, path, "10.0.0.9")
+	client.tcp(server, 7, "both are connected") // nobody repeats what is broadcast
 	asked, err := server.ListenBroadcast(67)
 	must(t, err)
 	defer asked.Close()
