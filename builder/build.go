@@ -170,7 +170,7 @@ func Plan(ctx context.Context, o Options) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Make(node, locked.Nodes[node.Role].Pins, tools.digests())
+	return plan.Make(node, locked.Nodes[lock.Name(node.Role, node.Arch)].Pins, tools.digests())
 }
 
 // Lock runs the flow up to the lock: what is not pinned is pinned, and what Move
@@ -197,7 +197,8 @@ func Lock(ctx context.Context, o Options, show func([]lock.Change) error) (*lock
 	if err != nil {
 		return nil, err
 	}
-	if err := show(lock.Changes(before.Nodes[node.Role].Pins, locked.Nodes[node.Role].Pins)); err != nil {
+	name := lock.Name(node.Role, node.Arch)
+	if err := show(lock.Changes(before.Nodes[name].Pins, locked.Nodes[name].Pins)); err != nil {
 		return nil, err
 	}
 	return locked, writeFile(o.lockPath(), locked.Bytes())

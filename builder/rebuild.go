@@ -51,7 +51,7 @@ func Rebuild(ctx context.Context, o Options, image string) error {
 	node.Output.Formats = []string{m.Outputs[i].Format}
 	again := filepath.Join(scratch.path, "again") // the build locks its own folder, and scratch is locked
 	o.Role, o.node, o.Out, o.LockFile = m.Role, node, again, filepath.Join(scratch.path, lock.FileName)
-	pins := lock.File{Format: lock.Format, Nodes: map[string]lock.Entry{m.Role: lock.NewEntry(plan.Ask(node), m.Inputs)}}
+	pins := lock.File{Format: lock.Format, Nodes: map[string]lock.Entry{lock.Name(m.Role, m.Arch): lock.NewEntry(plan.Ask(node), m.Inputs)}}
 	if err := writeFile(o.LockFile, pins.Bytes()); err != nil {
 		return err
 	}

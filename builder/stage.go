@@ -88,14 +88,15 @@ func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := locked.Nodes[n.Role]; ok {
-		if why := locked.Stale(n.Role, plan.Ask(n)); len(why) > 0 {
-			return nil, lock.StaleError(o.lockPath(), n.Role, why)
+	name := lock.Name(n.Role, n.Arch)
+	if _, ok := locked.Nodes[name]; ok {
+		if why := locked.Stale(name, plan.Ask(n)); len(why) > 0 {
+			return nil, lock.StaleError(o.lockPath(), name, why)
 		}
-		return locked.Nodes[n.Role].Pins, nil
+		return locked.Nodes[name].Pins, nil
 	}
 	if o.Offline {
-		return nil, fault.New(fault.Lock, "%s pins nothing for %s, and --offline cannot: run `imgbuild fetch %s` with the network on", o.lockPath(), n.Role, n.Role)
+		return nil, fault.New(fault.Lock, "%s pins nothing for %s, and --offline cannot: run `imgbuild fetch %s` with the network on", o.lockPath(), name, n.Role)
 	}
 	release, err := lockAlone(ctx, o)
 	if err != nil {
@@ -105,7 +106,7 @@ func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock
 	if locked, err = resolve(ctx, o, n, s); err != nil {
 		return nil, err
 	}
-	return locked.Nodes[n.Role].Pins, writeFile(o.lockPath(), locked.Bytes())
+	return locked.Nodes[name].Pins, writeFile(o.lockPath(), locked.Bytes())
 }
 
 // lockAlone waits until no other run is about to write the lock file, so that two
@@ -152,11 +153,12 @@ func resolve(ctx context.Context, o Options, n *spec.Node, s *source.Set) (*lock
 	if err != nil {
 		return nil, err
 	}
-	if len(o.Move) == 0 && len(locked.Stale(n.Role, asked)) == 0 {
+	name := lock.Name(n.Role, n.Arch)
+	if len(o.Move) == 0 && len(locked.Stale(name, asked)) == 0 {
 		return locked, nil
 	}
-	defer o.Report.Stage("pinning the inputs of " + n.Role)()
-	return locked, fault.Wrap(fault.Fetch, locked.Resolve(ctx, n.Role, asked, moves, resolver{s, n}))
+	defer o.Report.Stage("pinning the inputs of " + name)()
+	return locked, fault.Wrap(fault.Fetch, locked.Resolve(ctx, name, asked, moves, resolver{s, n}))
 }
 
 // resolver hands each request to the source that answers it. An image without a

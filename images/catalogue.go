@@ -16,11 +16,10 @@ var files embed.FS
 
 // Base is one operating system of the catalogue.
 type Base struct {
-	Name    string            `json:"name"`
-	Doc     string            `json:"doc"`
-	Suite   string            `json:"suite"`   // the distribution's name of the release
-	Arches  []string          `json:"arches"`  // as Debian spells them
-	Kernels map[string]string `json:"kernels"` // base.kernel → package
+	Name   string   `json:"name"`
+	Doc    string   `json:"doc"`
+	Suite  string   `json:"suite"`  // the distribution's name of the release
+	Arches []string `json:"arches"` // as Debian spells them
 }
 
 // Names lists the catalogue, sorted.

@@ -11,16 +11,22 @@ want() { # want COMMAND-OR-FILE PACKAGE
 want go golang-go
 want gcc gcc
 want /usr/include/stdlib.h libc6-dev
+if [ "$(uname -m)" = x86_64 ]; then # nodes of the other architecture
+	want aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+	want /usr/aarch64-linux-gnu/include/stdlib.h libc6-dev-arm64-cross
+fi
 want mmdebstrap mmdebstrap
 want newuidmap uidmap
 want dpkg-deb dpkg
 want /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 want arch-test arch-test
 want qemu-system-x86_64 qemu-system-x86
+want qemu-system-aarch64 qemu-system-arm
 want qemu-img qemu-utils
 want "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketimeMT.so.1" libfaketime
 want zstd zstd
 want /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+want /usr/share/AAVMF/AAVMF_CODE.fd qemu-efi-aarch64
 want fsck.erofs erofs-utils
 want veritysetup cryptsetup-bin
 want fsck.vfat dosfstools

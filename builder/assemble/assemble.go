@@ -21,6 +21,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
+	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/erofs"
 	fat "github.com/imgbuild/imgbuild/internal/esp"
 	"github.com/imgbuild/imgbuild/internal/gpt"
@@ -131,6 +132,9 @@ func ukiName(p *plan.Plan) string {
 	return fmt.Sprintf("imgbuild-%s_%s.efi", p.Role, rootfs.Version(p))
 }
 
+// bootPrograms is where the base has systemd's for UEFI.
+const bootPrograms = "usr/lib/systemd/boot/efi/"
+
 // unify assembles the UKI (UAPI Unified Kernel Image specification) around the
 // stub of the base's own systemd. More is what its command line has beyond the plan's.
 func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte, more ...string) ([]byte, error) {
@@ -143,7 +147,11 @@ func unify(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, initrd, hash []byte, 
 
 // parts are the stub, and all sections of the UKI but the initrd.
 func parts(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, hash []byte, more ...string) (stub []byte, sections []pe.Section, err error) {
-	if stub, err = root.ReadFile("usr/lib/systemd/boot/efi/linuxx64.efi.stub"); err != nil {
+	names, err := arch.Of(p.Arch)
+	if err != nil {
+		return nil, nil, err
+	}
+	if stub, err = root.ReadFile(bootPrograms + "linux" + names.EFI + ".efi.stub"); err != nil {
 		return nil, nil, fmt.Errorf("%w: the base needs the package systemd-boot-efi", err)
 	}
 	osrel, err := root.ReadFile("usr/lib/os-release")
@@ -171,7 +179,7 @@ func parts(p *plan.Plan, root *tree.Tree, k rootfs.Kernel, hash []byte, more ...
 // write lays out the GPT disk (Discoverable Partitions Specification). The image
 // carries no empty space for what first boot adds.
 func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.File, s *Sealed, uki []byte) error {
-	files, err := bootFiles(root, d.UKI, uki)
+	files, err := bootFiles(root, p.Arch, d.UKI, uki)
 	if err != nil {
 		return err
 	}
@@ -196,13 +204,18 @@ func (d *Disk) write(ctx context.Context, p *plan.Plan, root *tree.Tree, f *os.F
 }
 
 // bootFiles are what lies in an EFI system partition: the boot loader, and the UKI by its name.
-func bootFiles(root *tree.Tree, name string, uki []byte) (map[string]tree.Content, error) {
-	boot, err := root.ReadFile("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+func bootFiles(root *tree.Tree, processor, name string, uki []byte) (map[string]tree.Content, error) {
+	names, err := arch.Of(processor)
+	if err != nil {
+		return nil, err
+	}
+	loader := "systemd-boot" + names.EFI + ".efi"
+	boot, err := root.ReadFile(bootPrograms + loader)
 	return map[string]tree.Content{
-		"EFI/BOOT/BOOTX64.EFI":            tree.Bytes(boot),
-		"EFI/systemd/systemd-bootx64.efi": tree.Bytes(boot),
-		"loader/loader.conf":              tree.Bytes("timeout 0\nconsole-mode keep\neditor no\nrandom-seed-mode off\n"),
-		name:                              tree.Bytes(uki),
+		names.Loader():          tree.Bytes(boot),
+		"EFI/systemd/" + loader: tree.Bytes(boot),
+		"loader/loader.conf":    tree.Bytes("timeout 0\nconsole-mode keep\neditor no\nrandom-seed-mode off\n"),
+		name:                    tree.Bytes(uki),
 	}, err
 }
 

@@ -24,7 +24,7 @@ func Medium(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel,
 	if err != nil {
 		return "", fmt.Errorf("assembling the install medium: %w", err)
 	}
-	files, err := bootFiles(root, "EFI/Linux/"+ukiName(p), uki)
+	files, err := bootFiles(root, p.Arch, "EFI/Linux/"+ukiName(p), uki)
 	if err != nil {
 		return "", fmt.Errorf("assembling the install medium: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
+	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/erofs"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/store"
@@ -23,9 +24,6 @@ import (
 // fromBase are programs of the base's packages that a host gets with the payload, and
 // where: /usr/sbin is a link on some hosts, which a folder of an extension would hide.
 var fromBase = map[string]string{"usr/bin/runc": "usr/bin/runc", "usr/sbin/runc": "usr/bin/runc", "usr/lib/cni": "usr/lib/cni"}
-
-// architectures is Debian's name → systemd's, of os-release(5).
-var architectures = map[string]string{"amd64": "x86-64", "arm64": "arm64"}
 
 // PayloadTree is the part of a laid out root that hosts get as a system extension
 // (UAPI Extension Image specification): programs and their units, below /usr.
@@ -38,7 +36,7 @@ func ImageTree(p *plan.Plan, root *tree.Tree, files []component.File) (*tree.Tre
 	return extension(p.ImagePayload(), p.Arch, root, files, map[string]string{rootfs.ImagesDir: rootfs.ImagesDir})
 }
 
-func extension(name, arch string, root *tree.Tree, files []component.File, more map[string]string) (*tree.Tree, error) {
+func extension(name, processor string, root *tree.Tree, files []component.File, more map[string]string) (*tree.Tree, error) {
 	out := tree.New()
 	for _, f := range files {
 		n, ok := root.Get(f.Path)
@@ -59,14 +57,18 @@ func extension(name, arch string, root *tree.Tree, files []component.File, more 
 	}); err != nil {
 		return nil, err
 	}
-	release := fmt.Sprintf("ID=_any\nARCHITECTURE=%s\nEXTENSION_RELOAD_MANAGER=1\n", architectures[arch])
+	names, err := arch.Of(processor)
+	if err != nil {
+		return nil, err
+	}
+	release := fmt.Sprintf("ID=_any\nARCHITECTURE=%s\nEXTENSION_RELOAD_MANAGER=1\n", names.OS)
 	return out, out.Put(path.Join("usr/lib/extension-release.d", "extension-release."+name), tree.Node{Mode: 0o644, Content: tree.Bytes(release)})
 }
 
 // Extension writes a system extension into the scratch folder dir: one EROFS file system,
 // or, sealed, a disk with it and its hash tree (UAPI Discoverable Disk Image), whose
 // root hash is returned in hex.
-func Extension(ctx context.Context, name, arch string, t *tree.Tree, dir string, sealed bool, cache *store.Store) (file, rootHash string, err error) {
+func Extension(ctx context.Context, name, processor string, t *tree.Tree, dir string, sealed bool, cache *store.Store) (file, rootHash string, err error) {
 	file = filepath.Join(dir, "extension-"+name)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_RDWR, fs.FileMode(0o644)) // #nosec G302 G304 -- our own scratch file, which holds no secret
 	if err != nil {
@@ -75,7 +77,7 @@ func Extension(ctx context.Context, name, arch string, t *tree.Tree, dir string,
 	if sealed {
 		s := Sealed{dataAt: mib}
 		if err = s.write(ctx, "extension "+name, t, f, cache); err == nil {
-			_, err = s.table(f, repro.UUID("extension disk", name).String(), arch, "root", "root-verity")
+			_, err = s.table(f, repro.UUID("extension disk", name).String(), processor, "root", "root-verity")
 		}
 		rootHash = hex.EncodeToString(s.hash)
 	} else {

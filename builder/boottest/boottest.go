@@ -28,6 +28,7 @@ const (
 // Node describes one machine.
 type Node struct {
 	Name    string // also the folder of its overlay
+	Arch    string // of its processor, as Go names it: amd64, arm64; empty: amd64
 	Image   string // raw, qcow2, vmdk, vhd or vhdx
 	Config  []byte // node config; empty: none
 	Via     string // how it gets there: qemu.SMBIOS, qemu.FWCfg or Seed
@@ -69,7 +70,7 @@ func Start(ctx context.Context, n Node, dir, socket string, channel bool) (*Mach
 	if err != nil {
 		return nil, err
 	}
-	o := qemu.Options{Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
+	o := qemu.Options{Arch: n.Arch, Disk: n.Image, Format: formatOf(n.Image), DiskSize: diskSize, Memory: n.Memory, CPUs: n.CPUs, Dir: filepath.Join(dir, n.Name),
 		Via: qemu.SMBIOS, Net: socket, MAC: mac, Channel: channel, ChannelEnv: []string{"KUBECONFIG=/etc/kubernetes/admin.conf"}, Credentials: map[string][]byte{},
 		Clock: n.Clock, Pace: n.Pace, Rate: n.Rate, WriteLog: n.WriteLog, Extra: n.Extra, BIOS: n.BIOS, NoROM: n.NoROM, CD: n.CD, Stick: n.Stick, Kernel: n.Kernel, Initrd: n.Initrd, Cmdline: n.Cmdline, Ignition: n.Ignition}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/imgbuild/imgbuild/builder/spec"
 )
 
-// kernelPackages is base.kernel → package of Debian.
-var kernelPackages = map[string]string{"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
+// kernelPackages is base.kernel → package of Debian, to which the architecture is added.
+var kernelPackages = map[string]string{"cloud": "linux-image-cloud-", "generic": "linux-image-"}
 
 // kernelSysctls is the union of what kubeadm's preflight, the kubelet's
 // protectKernelDefaults and kubernetes-sigs/image-builder ask for, and what CIS
@@ -75,7 +75,7 @@ func kernel() Component {
 			if n.Base.OCI != "" {
 				return Wants{}
 			}
-			w := Wants{Packages: []string{kernelPackages[n.Base.Kernel], "kmod", "systemd-boot-efi"}}
+			w := Wants{Packages: []string{kernelPackages[n.Base.Kernel] + n.Arch, "kmod", "systemd-boot-efi"}}
 			if n.Disk.BIOS {
 				w.Packages = append(w.Packages, "grub-pc-bin")
 			}

@@ -11,7 +11,7 @@ func system() Component {
 				"apt-daily.service", "apt-daily.timer", "apt-daily-upgrade.service", "apt-daily-upgrade.timer", "dpkg-db-backup.service",
 				"dpkg-db-backup.timer", "e2scrub_all.service", "e2scrub_all.timer", "e2scrub_reap.service", "man-db.service", "man-db.timer",
 				"systemd-firstboot.service", "systemd-machine-id-commit.service", "systemd-pcrmachine.service",
-				"serial-getty@ttyS0.service", // agetty hangs up whoever else writes to the console
+				"serial-getty@ttyS0.service", "serial-getty@ttyAMA0.service", // agetty hangs up whoever else writes to the console
 				"systemd-update-done.service", "ldconfig.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service",
 			},
 			Cmdline: []string{"systemd.firstboot=off", "panic=10"},

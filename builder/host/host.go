@@ -80,7 +80,7 @@ var (
 		"apt-daily.service": ownUpkeep, "apt-daily.timer": ownUpkeep, "apt-daily-upgrade.service": ownUpkeep, "apt-daily-upgrade.timer": ownUpkeep,
 		"dpkg-db-backup.service": ownUpkeep, "dpkg-db-backup.timer": ownUpkeep, "man-db.service": ownUpkeep, "man-db.timer": ownUpkeep,
 		"e2scrub_all.service": ownDisk, "e2scrub_all.timer": ownDisk, "e2scrub_reap.service": ownDisk,
-		"systemd-firstboot.service": ownBoot, "systemd-machine-id-commit.service": ownBoot, "systemd-pcrmachine.service": ownBoot, "serial-getty@ttyS0.service": ownLogin,
+		"systemd-firstboot.service": ownBoot, "systemd-machine-id-commit.service": ownBoot, "systemd-pcrmachine.service": ownBoot, "serial-getty@ttyS0.service": ownLogin, "serial-getty@ttyAMA0.service": ownLogin,
 		"systemd-update-done.service": ownRoot, "ldconfig.service": ownRoot, "systemd-hwdb-update.service": ownRoot, "systemd-journal-catalog-update.service": ownRoot,
 		"ssh.service": ownLogin, "ssh.socket": ownLogin,
 	}

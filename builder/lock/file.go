@@ -12,7 +12,9 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
+	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
@@ -28,7 +30,7 @@ var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 // FileName is what a lock file is called.
 const FileName = "imgbuild.lock"
 
-// File is imgbuild.lock: what each role's node is made of.
+// File is imgbuild.lock: what each role's node is made of, for each architecture.
 type File struct {
 	Format int              `json:"format"`
 	Nodes  map[string]Entry `json:"nodes"`
@@ -93,12 +95,11 @@ func (f *File) Bytes() []byte {
 	return append(out, '\n')
 }
 
-// Stale says how the entry for a role differs from what is asked; nil means that
-// it still answers.
-func (f *File) Stale(role string, asked []Request) []string {
-	entry, ok := f.Nodes[role]
+// Stale says how an entry differs from what is asked; nil means that it still answers.
+func (f *File) Stale(name string, asked []Request) []string {
+	entry, ok := f.Nodes[name]
 	if !ok {
-		return []string{"nothing is pinned for " + role}
+		return []string{"nothing is pinned for " + name}
 	}
 	var out []string
 	had := byKey(entry.Asked)
@@ -140,9 +141,20 @@ func (e Entry) damage() (out []string) {
 	return out
 }
 
+// Name is an entry's: worker, worker-arm64.
+func Name(role, processor string) string { return role + arch.Suffix(processor) }
+
+// alike says whether two entries are for one architecture.
+func alike(a, b string) bool {
+	_, forA, _ := strings.Cut(a, "-")
+	_, forB, _ := strings.Cut(b, "-")
+	return forA == forB
+}
+
 // StaleError says that the lock does not answer the spec, and the way out.
-func StaleError(path, role string, why []string) error {
-	return fault.New(fault.Lock, "%s is stale for %s: %s; run `imgbuild lock %s` with the same flags to pin anew", path, role, joinLines(why), role)
+func StaleError(path, name string, why []string) error {
+	role, _, _ := strings.Cut(name, "-")
+	return fault.New(fault.Lock, "%s is stale for %s: %s; run `imgbuild lock %s` with the same flags to pin anew", path, name, joinLines(why), role)
 }
 
 func joinLines(why []string) string {
@@ -156,21 +168,22 @@ func joinLines(why []string) string {
 	return s
 }
 
-// Resolve pins what a role asks for. What the role has pinned already stays, and
-// a request that another role has pinned is answered by the same pins, so that all
-// nodes of one lock agree. What moves is pinned anew, for every role that asks it.
-func (f *File) Resolve(ctx context.Context, role string, asked []Request, moves func(Request) bool, r Resolver) error {
+// Resolve pins what a node asks for. What its entry has pinned already stays, and
+// a request that another role has pinned for the architecture is answered by the same
+// pins, so that all nodes of one lock agree. What moves is pinned anew, for every role
+// that asks it.
+func (f *File) Resolve(ctx context.Context, name string, asked []Request, moves func(Request) bool, r Resolver) error {
 	nodes := map[string]Entry{}
-	for name, entry := range f.Nodes {
+	for of, entry := range f.Nodes {
 		entry.Pins = slices.Clone(entry.Pins)
-		nodes[name] = entry
+		nodes[of] = entry
 	}
 	var all []Pin
 	for _, req := range asked {
 		var pins []Pin
 		ok := false
 		if !moves(req) {
-			pins, ok = f.have(role, req)
+			pins, ok = f.have(name, req)
 		}
 		if !ok {
 			var err error
@@ -182,14 +195,14 @@ func (f *File) Resolve(ctx context.Context, role string, asked []Request, moves 
 			pins[i].Request = req.Name
 		}
 		all = append(all, pins...)
-		for name, other := range nodes {
-			if moves(req) && slices.ContainsFunc(other.Asked, req.equal) {
+		for of, other := range nodes {
+			if moves(req) && alike(of, name) && slices.ContainsFunc(other.Asked, req.equal) {
 				kept := slices.DeleteFunc(other.Pins, req.answeredBy)
-				nodes[name] = NewEntry(other.Asked, append(kept, pins...))
+				nodes[of] = NewEntry(other.Asked, append(kept, pins...))
 			}
 		}
 	}
-	nodes[role] = NewEntry(asked, all)
+	nodes[name] = NewEntry(asked, all)
 	f.Format, f.Nodes = Format, nodes
 	return nil
 }
@@ -201,12 +214,12 @@ func sorted(pins []Pin) []Pin {
 	return pins
 }
 
-// have finds the pins of a request: the role's own, else another's. An entry that
+// have finds the pins of a request: the entry's own, else another role's. An entry that
 // is damaged is not believed.
-func (f *File) have(role string, req Request) ([]Pin, bool) {
-	for _, of := range append([]string{role}, slices.Sorted(maps.Keys(f.Nodes))...) {
+func (f *File) have(name string, req Request) ([]Pin, bool) {
+	for _, of := range append([]string{name}, slices.Sorted(maps.Keys(f.Nodes))...) {
 		entry := f.Nodes[of]
-		if !slices.ContainsFunc(entry.Asked, req.equal) || entry.damage() != nil {
+		if !alike(of, name) || !slices.ContainsFunc(entry.Asked, req.equal) || entry.damage() != nil {
 			continue
 		}
 		var pins []Pin

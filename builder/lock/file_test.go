@@ -112,6 +112,31 @@ func TestPinsAreSorted(t *testing.T) {
 	}
 }
 
+// Nodes of two architectures share nothing, and what moves for one stays for the other.
+func TestArchitectures(t *testing.T) {
+	f, _ := resolved(t, Name("worker", "amd64"), base, kubeadm)
+	for _, c := range []struct {
+		name  string
+		calls int
+	}{{"master", 0}, {"worker-arm64", 2}, {Name("master", "arm64"), 0}} {
+		var n counter
+		if err := f.Resolve(t.Context(), c.name, []Request{base, kubeadm}, none, &n); err != nil || len(n.calls) != c.calls {
+			t.Errorf("%s: %v is resolved, want %d, %v", c.name, n.calls, c.calls, err)
+		}
+	}
+	all := func(Request) bool { return true }
+	before, moved := f.Nodes["worker"].Pins, &counter{calls: []string{"so that digests differ", "", ""}}
+	if err := f.Resolve(t.Context(), "worker-arm64", []Request{base, kubeadm}, all, moved); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(before, f.Nodes["worker"].Pins); d != "" {
+		t.Errorf("the other architecture's pins moved: %s", d)
+	}
+	if d := cmp.Diff(f.Nodes["worker-arm64"].Pins, f.Nodes["master-arm64"].Pins); d != "" {
+		t.Errorf("the other role's pins stayed: %s", d)
+	}
+}
+
 func TestStale(t *testing.T) {
 	f, _ := resolved(t, "master", base, kubeadm, pause)
 	change := func(r Request, with func(*Request)) Request {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
@@ -46,6 +47,9 @@ func debianBase(req lock.Request, arch string) (DebianBase, error) {
 	def, err := images.Find(req.Name)
 	if err != nil {
 		return DebianBase{}, err
+	}
+	if !slices.Contains(def.Arches, arch) {
+		return DebianBase{}, fmt.Errorf("the base %s is not for %s: use %s", def.Name, arch, strings.Join(def.Arches, " or "))
 	}
 	b := DebianBase{Name: def.Name, Suite: def.Suite, Arch: arch}
 	for _, arg := range req.Args {

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -179,15 +180,18 @@ func fileDigest(path string) (string, error) {
 }
 
 // checkELF refuses what cannot run on the architecture.
-func checkELF(path, arch string) error {
+func checkELF(path, processor string) error {
+	want, err := arch.Of(processor)
+	if err != nil {
+		return err
+	}
 	f, err := elf.Open(path)
 	if err != nil {
 		return fmt.Errorf("%s is no Linux executable: %w", path, err)
 	}
 	defer f.Close() //nolint:errcheck // read only
-	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[arch]
-	if f.Machine != want {
-		return fmt.Errorf("%s is for %v, want %v", path, f.Machine, want)
+	if f.Machine != want.Machine {
+		return fmt.Errorf("%s is for %v, want %v", path, f.Machine, want.Machine)
 	}
 	return nil
 }

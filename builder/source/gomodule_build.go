@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/run"
 )
 
@@ -229,15 +230,12 @@ func (g *goModule) gccVersion(ctx context.Context, arch string) (string, error) 
 }
 
 // gcc is the C compiler for an architecture and its Debian package.
-func gcc(arch string) (name, pkg string, err error) {
-	if arch == runtime.GOARCH {
+func gcc(processor string) (name, pkg string, err error) {
+	if processor == runtime.GOARCH {
 		return "gcc", "gcc", nil
 	}
-	triplet, ok := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]
-	if !ok {
-		return "", "", fmt.Errorf("no C compiler is known for %q", arch)
-	}
-	return triplet + "-gcc", "gcc-" + strings.ReplaceAll(triplet, "_", "-"), nil
+	names, err := arch.Of(processor)
+	return names.Triplet + "-gcc", "gcc-" + strings.ReplaceAll(names.Triplet, "_", "-"), err
 }
 
 func linkFlags(p goPart, version string) string {

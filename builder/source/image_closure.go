@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -22,15 +23,14 @@ type collector struct {
 	done     map[string]bool
 }
 
-// triplet is Debian's multiarch name.
-func triplet(arch string) string {
-	return map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]
-}
-
 // closure returns a tree that holds the executables must, those of may that are
 // there (a folder is taken whole), and what they need.
-func closure(base *tree.Tree, arch string, must, may []string) (*tree.Tree, error) {
-	tri := triplet(arch)
+func closure(base *tree.Tree, processor string, must, may []string) (*tree.Tree, error) {
+	names, err := arch.Of(processor)
+	if err != nil {
+		return nil, err
+	}
+	tri := names.Triplet
 	c := &collector{from: base, to: tree.New(), done: map[string]bool{},
 		libs: []string{"/lib/" + tri, "/usr/lib/" + tri, "/lib", "/usr/lib"}}
 	for _, p := range must {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -62,10 +63,19 @@ func readHost(t *testing.T, paths ...string) *tree.Tree {
 	return out
 }
 
+func triplet(t *testing.T) string {
+	t.Helper()
+	names, err := arch.Of(runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names.Triplet
+}
+
 // TestClosureHasWhatLddNames holds the closure of this machine's own nft and cp
 // against ldd, and runs cp from the copy with the copy's own loader.
 func TestClosureHasWhatLddNames(t *testing.T) {
-	lib := "/usr/lib/" + triplet(runtime.GOARCH)
+	lib := "/usr/lib/" + triplet(t)
 	base := readHost(t, "/usr/bin", "/usr/sbin", lib, "/usr/lib64", "/lib64", "/lib", "/bin", "/sbin")
 	for _, tool := range []string{"/usr/bin/cp", "/usr/bin/tar", "/usr/sbin/nft"} {
 		out, err := run.Output(t.Context(), run.Cmd{Name: "ldd", Args: []string{tool}})

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -194,7 +193,6 @@ func TestHostileImages(t *testing.T) {
 			}
 			o, _ := options(t)
 			o.Store = kept
-			begin := time.Now()
 			pins, err := New(o).ResolveBase(t.Context(), lock.Request{Kind: lock.KindBase, Name: "base", Source: "oci", Args: []string{strings.TrimPrefix(s.URL, "http://") + "/os:tag"}})
 			if err == nil {
 				_, err = New(o).Base(t.Context(), pins)
@@ -204,9 +202,6 @@ func TestHostileImages(t *testing.T) {
 				t.Error(err)
 			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 				t.Errorf("%v, want one with %q", err, c.want)
-			}
-			if took := time.Since(begin); took > 10*time.Second {
-				t.Errorf("took %v", took)
 			}
 			var left int64
 			_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, _ error) error {

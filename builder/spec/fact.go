@@ -1,6 +1,10 @@
 package spec
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/imgbuild/imgbuild/internal/arch"
+)
 
 // This file is the one table of version facts: what is supported and what is the
 // default. A new Kubernetes minor or patch is one line here.
@@ -37,7 +41,7 @@ const (
 // Formats and kinds that a value may have; the schema's enums.
 var (
 	roles             = []string{"master", "worker"}
-	arches            = []string{"amd64"}
+	arches            = arch.All()
 	baseBuilders      = []string{"imgbuild", "mmdebstrap"}
 	kernels           = []string{"cloud", "generic"}
 	kubernetesSources = []string{"auto", "release", "gomodule", "dir", "oci"}

@@ -153,8 +153,8 @@ func TestByteOrderMarkAndLineEnds(t *testing.T) {
 	if got := must(t, "worker", "\ufeff"+strings.ReplaceAll(unix, "\n", "\r\n")).Hash(); got != want {
 		t.Errorf("a byte order mark and CRLF make another node: %s, %s", got, want)
 	}
-	_, found := load("worker", "\ufeff"+strings.ReplaceAll(head+"arch: arm64\n", "\n", "\r\n"))
-	if want := `node.yaml:3:7: arch: "arm64" is not supported yet; use amd64`; found.Error() != want {
+	_, found := load("worker", "\ufeff"+strings.ReplaceAll(head+"arch: armhf\n", "\n", "\r\n"))
+	if want := `node.yaml:3:7: arch: "armhf" is not known; use amd64 or arm64`; found.Error() != want {
 		t.Errorf("got %s, want %s", found, want)
 	}
 }

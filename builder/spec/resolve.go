@@ -3,6 +3,8 @@ package spec
 import (
 	"slices"
 	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/arch"
 )
 
 // resolve fills in what depends on other values: versions from the table, the
@@ -24,6 +26,9 @@ func (n *Node) resolve() {
 	} else {
 		n.fill("base.builder", &n.Base.Builder, baseBuilder(n.Bootstrap))
 	}
+	if names, err := arch.Of(n.Arch); err == nil && n.Boot.Console == nil {
+		n.Boot.Console, n.origins["boot.console"] = names.Consoles, Pos{File: fromDefault}
+	}
 	c := &n.Containerd
 	if c.Source == "base" {
 		n.fill("containerd.version", &c.Version, baseContainerd(n.Base.Name))
@@ -32,7 +37,7 @@ func (n *Node) resolve() {
 		n.fill("containerd.version", &c.Version, defaultContainerd)
 	}
 	n.resolveNetwork()
-	n.fill("output.name", &n.Output.Name, n.Role)
+	n.fill("output.name", &n.Output.Name, n.Role+arch.Suffix(n.Arch))
 	for i := range n.Files {
 		n.fill(sprintf("files[%d].mode", i), &n.Files[i].Mode, "0644")
 	}

@@ -37,7 +37,7 @@ var rules = map[string]rule{
 	"apiVersion": {Enum: []string{APIVersion}},
 	"kind":       {Enum: []string{Kind}},
 	"role":       {Enum: roles},
-	"arch":       {Enum: arches, Later: []string{"arm64"}},
+	"arch":       {Enum: arches},
 
 	"bootstrap": {Enum: bootstraps},
 

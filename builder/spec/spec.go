@@ -27,7 +27,7 @@ type Node struct {
 	Header
 	// What the node is: master (control plane) or worker. The command says it; a file may repeat it.
 	Role string `json:"role,omitempty"`
-	// Processor architecture: amd64.
+	// Processor architecture: amd64 or arm64, whatever the host's is.
 	Arch string `json:"arch,omitempty"`
 	// The operating system below.
 	Base Base `json:"base"`

@@ -230,8 +230,11 @@ func (c *checker) ports() {
 // make a node that does not boot or is not sealed.
 var ownWords = []string{"root", "roothash", "rootflags", "rootfstype", "ro", "rw", "init", "rdinit", "console", "systemd.unit", "systemd.verity"}
 
-// boot checks what the kernel gets to know.
+// boot checks how the machine boots, and what the kernel gets to know.
 func (c *checker) boot() {
+	if c.n.Disk.BIOS && c.n.Arch != "amd64" {
+		c.fail("disk.bios", "machines of "+c.n.Arch+" have no BIOS", "remove it")
+	}
 	for i, word := range c.n.Boot.Cmdline {
 		name, _, _ := strings.Cut(word, "=")
 		at := sprintf("boot.cmdline[%d]", i)

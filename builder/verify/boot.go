@@ -23,7 +23,7 @@ func (r *Report) readBoot(esp *io.SectionReader, bios bool) error {
 	if err != nil {
 		return fmt.Errorf("reading the EFI system partition: %w", err)
 	}
-	for _, name := range []string{"EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi", "loader/loader.conf"} {
+	for _, name := range []string{"EFI/BOOT/BOOT" + strings.ToUpper(r.efi) + ".EFI", "EFI/systemd/systemd-boot" + r.efi + ".efi", "loader/loader.conf"} {
 		if _, err := boot.ReadFile(name); err != nil {
 			r.say("boot", name, "not in the EFI system partition")
 		}
@@ -76,6 +76,7 @@ func (r *Report) readUKI(src io.ReaderAt, size int64) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.UKI, err)
 	}
+	r.checkUKI(f.Machine)
 	there, sections := map[string]bool{}, map[string][]byte{}
 	for _, s := range f.Sections {
 		end := int64(s.Offset) + int64(s.Size)

@@ -73,8 +73,8 @@ func (r *Report) openSealed(ctx context.Context, disk io.ReaderAt) (*io.SectionR
 		return nil, err
 	}
 	r.Partitions = parts
-	root, tree := find(parts, typeRoot), find(parts, typeVerity)
-	if len(parts) != 2 || root == nil || tree == nil {
+	root, tree := r.findRoot(parts)
+	if len(parts) != 2 || root == nil {
 		r.say("partitions", "", "want a root and a verity partition, and no other")
 		return nil, nil
 	}
@@ -174,7 +174,8 @@ func (r *Report) readExtension(fsys fs.FS, name string) error {
 // isSealed says whether a disk has a root but nothing to boot it by.
 func isSealed(disk io.ReaderAt, size int64) bool {
 	parts, err := readTable(disk, size)
-	return err == nil && find(parts, typeRoot) != nil && find(parts, typeESP) == nil
+	root, _ := (&Report{}).findRoot(parts)
+	return err == nil && root != nil && find(parts, typeESP) == nil
 }
 
 // isTar says whether the file is a POSIX archive.

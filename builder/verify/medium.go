@@ -40,7 +40,7 @@ func (r *Report) readMedium(m *medium) error {
 	if m == nil {
 		return nil
 	}
-	boot := &Report{}
+	boot := &Report{processor: r.processor}
 	if err := boot.readBoot(section(m.volume, m.esp), false); err != nil {
 		return fmt.Errorf("the medium: %w", err)
 	}

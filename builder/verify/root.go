@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"regexp"
 	"runtime"
 	"strings"
@@ -190,6 +191,9 @@ func (r *Report) readRoot(root *io.SectionReader) error {
 		if err := r.visit(fsys); err != nil {
 			return err
 		}
+	}
+	for _, p := range append([]string{"../lib/systemd/systemd"}, nodePrograms...) {
+		r.checkProgram(fsys, path.Join("usr/bin", p))
 	}
 	return fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {

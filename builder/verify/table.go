@@ -19,13 +19,11 @@ type Partition struct {
 	Size  int64  `json:"size"`
 }
 
-// Type GUIDs of the Discoverable Partitions Specification, amd64.
+// Type GUIDs that all processors share.
 const (
-	typeESP    = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
-	typeRoot   = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
-	typeBIOS   = "21686148-6449-6e6f-744e-656564454649"
-	typeData   = "0fc63daf-8483-4772-8e79-3d69d8477de4" // any
-	typeVerity = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"
+	typeESP  = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+	typeBIOS = "21686148-6449-6e6f-744e-656564454649"
+	typeData = "0fc63daf-8483-4772-8e79-3d69d8477de4" // any
 )
 
 const sectorSize = 512
@@ -44,17 +42,23 @@ func readTable(disk io.ReaderAt, size int64) ([]Partition, error) {
 	if string(entries) != string(backup) {
 		return nil, errors.New("the primary and the backup partition table differ")
 	}
-	var out []Partition
-	step := int(binary.LittleEndian.Uint32(first[84:]))
-	for at := 0; at+step <= len(entries); at += step {
-		if p, ok := entry(entries[at:]); ok {
-			if p.Start < 0 || p.Size <= 0 || p.Start+p.Size > size-sectorSize {
-				return nil, fmt.Errorf("partition %s reaches beyond the disk", p.Name)
-			}
-			out = append(out, p)
+	out := partitions(entries, int(binary.LittleEndian.Uint32(first[84:])))
+	for _, p := range out {
+		if p.Start < 0 || p.Size <= 0 || p.Start+p.Size > size-sectorSize {
+			return nil, fmt.Errorf("partition %s reaches beyond the disk", p.Name)
 		}
 	}
 	return out, nil
+}
+
+// partitions are a table's, of step bytes each.
+func partitions(entries []byte, step int) (out []Partition) {
+	for at := 0; at+step <= len(entries); at += step {
+		if p, ok := entry(entries[at:]); ok {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func readHeader(disk io.ReaderAt, at int64) (header, entries []byte, err error) {

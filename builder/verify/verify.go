@@ -6,6 +6,7 @@ package verify
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type Report struct {
 
 	visit    func(root fs.FS) error
 	packaged map[string]bool // files that need no look for secrets
+	processor
 }
 
 // Finding is one thing that is wrong. Check names the rule.
@@ -94,37 +96,41 @@ func image(ctx context.Context, file string, visit func(fs.FS) error) (*Report, 
 	return r, nil
 }
 
-// Disk says why the file is no disk that a firmware would look at: its format is
-// one to be unpacked, or it does not begin with a GPT. What is on it is Image's business.
-func Disk(file string) error {
+// Disk is the architecture, as Go names it, of a disk that a firmware would look at; empty:
+// it has no root that tells. The error says why it is none: its format is one to be unpacked,
+// or it does not begin with a GPT. What is on it is Image's business.
+func Disk(file string) (arch string, err error) {
 	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	if err := firmware(f); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+	if arch, err = firmware(f); err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
 	}
-	return nil
+	return arch, nil
 }
 
-func firmware(f *os.File) error {
+func firmware(f *os.File) (arch string, err error) {
 	format, size, err := tell(f)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if format.packed {
-		return fmt.Errorf("%s is for shipping: unpack it first", format.name)
+		return "", fmt.Errorf("%s is for shipping: unpack it first", format.name)
 	}
 	disk, err := format.open(context.Background(), f, size)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer disk.close()
-	if _, _, err := readHeader(disk, sectorSize); err != nil {
-		return fmt.Errorf("no partition table: %w", err)
+	first, entries, err := readHeader(disk, sectorSize)
+	if err != nil {
+		return "", fmt.Errorf("no partition table: %w", err)
 	}
-	return nil
+	var r Report
+	r.findRoot(partitions(entries, int(binary.LittleEndian.Uint32(first[84:]))))
+	return r.name, nil
 }
 
 // guard turns a panic into an error: the file system libraries are made for file
@@ -144,8 +150,9 @@ func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
 		return err
 	}
 	r.Partitions = parts
-	esp, root, tree := find(parts, typeESP), find(parts, typeRoot), find(parts, typeVerity)
-	if esp == nil || root == nil || tree == nil {
+	esp := find(parts, typeESP)
+	root, tree := r.findRoot(parts)
+	if esp == nil || root == nil {
 		r.say("partitions", "", "want an EFI system, a root and a verity partition")
 		return nil
 	}

@@ -74,7 +74,7 @@ func boot(cmd *cobra.Command, image string, o bootOptions) (err error) {
 	if node.Config, err = readNodeConfig(o.config); err != nil {
 		return err
 	}
-	if err := verify.Disk(image); err != nil {
+	if node.Arch, err = verify.Disk(image); err != nil {
 		return fault.New(fault.Usage, "boot: no disk image: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "imgbuild-boot-")

@@ -13,7 +13,8 @@ import (
 // newBuildCmd is `imgbuild master` and `imgbuild worker`.
 func newBuildCmd(role, what string) *cobra.Command {
 	o := builder.Options{Role: role}
-	var say func()
+	var each func(func(builder.Options) error) error
+	var reference string
 	cmd := &cobra.Command{
 		Use:   role,
 		Short: "Build " + what,
@@ -23,16 +24,21 @@ The outputs, NAME.manifest.json and imgbuild.lock appear in the output folder
 when the build has succeeded and was verified, and not before.`, what),
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			say()
-			o.Report = newProgress(cmd.ErrOrStderr())
-			result, err := builder.Build(cmd.Context(), o)
-			if err != nil {
+			err := each(func(o builder.Options) error {
+				result, err := builder.Build(cmd.Context(), o)
+				if err != nil {
+					return err
+				}
+				return show(cmd, result.Manifest, func(w io.Writer) error { return printResult(w, result) })
+			})
+			if err != nil || reference == "" {
 				return err
 			}
-			return show(cmd, result.Manifest, func(w io.Writer) error { return printResult(w, result) })
+			return push(cmd, o.Out, reference)
 		},
 	}
-	say = buildFlags(cmd, &o)
+	each = buildFlags(cmd, &o)
+	cmd.Flags().StringVar(&reference, "push", "", "send what then lies in the output folder to an OCI registry under this `reference`, as imgbuild push does")
 	cmd.Flags().StringVar(&o.Sign, "sign", "", "sign what is made with this private `key`: a PEM file (ECDSA or RSA), or PLUGIN://REFERENCE for one that a key service or token holds")
 	cmd.Flags().StringVar(&o.JoinURL, "join-url", "", "hosts fetch their node config from this `URL`, which should live for a short time")
 	cmd.Flags().StringVar(&o.InlineJoin, "inline-join", "", "put this worker's node config, a `file` with a token, into the configs for hosts, where whoever sees the provider's metadata can read it")

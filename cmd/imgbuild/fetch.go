@@ -12,7 +12,7 @@ import (
 // newFetchCmd is `imgbuild fetch`: the flow up to the cache.
 func newFetchCmd() *cobra.Command {
 	var o builder.Options
-	var say func()
+	var each func(func(builder.Options) error) error
 	cmd := &cobra.Command{
 		Use:       "fetch master|worker",
 		Short:     "Bring every pinned input into the cache, so that --offline builds",
@@ -22,18 +22,18 @@ func newFetchCmd() *cobra.Command {
 			if o.Role, err = roleArg(args); err != nil {
 				return err
 			}
-			say()
-			o.Report = newProgress(cmd.ErrOrStderr())
-			pins, err := builder.Fetch(cmd.Context(), o)
-			if err != nil {
-				return err
-			}
-			return show(cmd, pins, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%d inputs of the %s are in the cache\n", len(pins), o.Role)
-				return err
+			return each(func(o builder.Options) error {
+				pins, err := builder.Fetch(cmd.Context(), o)
+				if err != nil {
+					return err
+				}
+				return show(cmd, pins, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%d inputs of the %s are in the cache\n", len(pins), o.Role)
+					return err
+				})
 			})
 		},
 	}
-	say = buildFlags(cmd, &o)
+	each = buildFlags(cmd, &o)
 	return cmd
 }

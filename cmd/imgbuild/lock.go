@@ -14,7 +14,7 @@ import (
 // newLockCmd is `imgbuild lock`: the flow up to the lock file.
 func newLockCmd() *cobra.Command {
 	var o builder.Options
-	var say func()
+	var each func(func(builder.Options) error) error
 	cmd := &cobra.Command{
 		Use:   "lock master|worker",
 		Short: "Pin every input of a node, with its digest, in imgbuild.lock",
@@ -30,13 +30,13 @@ before it is written:
 			if o.Role, err = roleArg(args); err != nil {
 				return err
 			}
-			say()
-			o.Report = newProgress(cmd.ErrOrStderr())
-			_, err = builder.Lock(cmd.Context(), o, func(changes []lock.Change) error { return printChanges(cmd, changes) })
-			return err
+			return each(func(o builder.Options) error {
+				_, err := builder.Lock(cmd.Context(), o, func(changes []lock.Change) error { return printChanges(cmd, changes) })
+				return err
+			})
 		},
 	}
-	say = buildFlags(cmd, &o)
+	each = buildFlags(cmd, &o)
 	cmd.Flags().StringSliceVar(&o.Move, "update", nil, "what to pin anew: all, debian-trixie, kubelet, etcd, ... (without a name: all)")
 	cmd.Flags().Lookup("update").NoOptDefVal = lock.All
 	return cmd

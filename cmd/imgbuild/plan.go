@@ -15,7 +15,7 @@ import (
 // newPlanCmd is `imgbuild plan`: the flow up to the plan, shown and not built.
 func newPlanCmd() *cobra.Command {
 	var o builder.Options
-	var say func()
+	var each func(func(builder.Options) error) error
 	cmd := &cobra.Command{
 		Use:       "plan master|worker",
 		Short:     "Show what would be built, without building",
@@ -25,20 +25,20 @@ func newPlanCmd() *cobra.Command {
 			if o.Role, err = roleArg(args); err != nil {
 				return err
 			}
-			say()
-			o.Report = newProgress(cmd.ErrOrStderr())
-			p, err := builder.Plan(cmd.Context(), o)
-			if err != nil {
-				return err
-			}
-			if asJSON(cmd) { // the plan's own, stable spelling
-				_, err = cmd.OutOrStdout().Write(p.JSON())
-				return err
-			}
-			return printPlan(cmd.OutOrStdout(), p)
+			return each(func(o builder.Options) error {
+				p, err := builder.Plan(cmd.Context(), o)
+				if err != nil {
+					return err
+				}
+				if asJSON(cmd) { // the plan's own, stable spelling
+					_, err = cmd.OutOrStdout().Write(p.JSON())
+					return err
+				}
+				return printPlan(cmd.OutOrStdout(), p)
+			})
 		},
 	}
-	say = buildFlags(cmd, &o)
+	each = buildFlags(cmd, &o)
 	return cmd
 }
 

@@ -28,18 +28,20 @@ Outputs travel in chunks, and only what the registry lacks is sent. The tag keep
 what others pushed to it, for other roles and architectures. Who you are is read
 from the usual Docker config (docker login, podman login).`,
 		Args: usageArgs(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			pushed, err := builder.Push(cmd.Context(), args[0], args[1], registry.Options{Report: newProgress(cmd.ErrOrStderr())})
-			if err != nil {
-				return err
-			}
-			return show(cmd, pushed, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s: %s\n%d of %d blobs sent, %d of %d bytes\n", pushed.Reference, strings.Join(pushed.Builds, ", "),
-					pushed.Moved, pushed.Blobs, pushed.MovedSize, pushed.Bytes)
-				return err
-			})
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return push(cmd, args[0], args[1]) },
 	}
+}
+
+func push(cmd *cobra.Command, what, reference string) error {
+	pushed, err := builder.Push(cmd.Context(), what, reference, registry.Options{Report: newProgress(cmd.ErrOrStderr())})
+	if err != nil {
+		return err
+	}
+	return show(cmd, pushed, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s: %s\n%d of %d blobs sent, %d of %d bytes\n", pushed.Reference, strings.Join(pushed.Builds, ", "),
+			pushed.Moved, pushed.Blobs, pushed.MovedSize, pushed.Bytes)
+		return err
+	})
 }
 
 // newPullCmd is `imgbuild pull`.

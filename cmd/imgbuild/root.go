@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -60,10 +61,11 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	return fault.New(fault.Usage, "unknown command %q%s; see `imgbuild --help`", args[0], hint)
 }
 
-// buildFlags adds the flags that describe a node to cmd. What it returns puts those
-// that stand for a key of the spec among the settings, once the flags are read.
-func buildFlags(cmd *cobra.Command, o *builder.Options) (say func()) {
-	var formats []string
+// buildFlags adds the flags that describe a node to cmd. What it returns calls do once the
+// flags are read, for each architecture, with those that stand for a key of the spec among
+// the settings.
+func buildFlags(cmd *cobra.Command, o *builder.Options) (each func(do func(builder.Options) error) error) {
+	var formats, arches []string
 	var compress bool
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.Files, "file", "f", nil, "spec file over the role's profile (repeatable; later files win)")
@@ -76,13 +78,28 @@ func buildFlags(cmd *cobra.Command, o *builder.Options) (say func()) {
 	f.StringSliceVar(&formats, "format", nil, "output formats: raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk (disks); iso (install medium); netboot (network boot); ignition, butane, cloud-init, nocloud, nocloud-fat, sysext, sysext-tar, sysext-images (hosts)")
 	f.BoolVar(&compress, "compress", false, "write qcow2 with zstd clusters, a cloud-init config with gzip (output.compress in the spec)")
 	f.StringVar(&o.Host, "base", "", "operating system of the host that reads a config: debian, flatcar, fcos (host.os in the spec)")
-	return func() {
+	f.StringSliceVar(&arches, "arch", nil, "processor architectures of the node, each built for itself: amd64, arm64 (arch in the spec; default amd64)")
+	return func(do func(builder.Options) error) error {
+		o.Report = newProgress(cmd.ErrOrStderr())
 		if len(formats) > 0 {
 			o.Sets = append(o.Sets, "output.formats="+strings.Join(formats, ","))
 		}
 		if compress {
 			o.Sets = append(o.Sets, "output.compress=true")
 		}
+		if len(arches) == 0 {
+			return do(*o)
+		}
+		sets := slices.Clip(o.Sets)
+		for _, arch := range arches {
+			if o.Sets = append(sets, "arch="+arch); len(arches) > 1 {
+				o.Report.Note("for " + arch + ":")
+			}
+			if err := do(*o); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -20,50 +21,57 @@ const AccelEnv = "IMGBUILD_ACCEL"
 // costs much where the processor is a program.
 const calm = "io.systemd.stub.kernel-cmdline-extra=highres=off nohz=off mitigations=off init_on_alloc=0"
 
-// emulated is a processor without what is slower there than what it replaces: strings that are
-// copied or cleared by one instruction go byte by byte (a page fault takes six times as long),
-// AVX by calls of functions, and pages are looked up in five steps.
-const emulated = "max,erms=off,fsrm=off,avx=off,avx2=off,la57=off,mpx=off,pku=off,smap=off"
+// accel is how the guest's code runs.
+type accel string
 
-var (
-	kvm = []string{"-accel", "kvm", "-cpu", "host"}
-	tcg = []string{"-accel", "tcg,thread=multi", "-cpu", emulated, "-smbios", "type=11,value=" + calm}
+const (
+	kvm accel = "kvm"
+	tcg accel = "tcg"
 )
+
+// arguments are QEMU's for it.
+func (a accel) arguments(b board) []string {
+	if a == kvm {
+		return []string{"-accel", "kvm", "-cpu", "host"}
+	}
+	return []string{"-accel", "tcg,thread=multi", "-cpu", b.emulated, "-smbios", "type=11,value=" + calm}
+}
 
 // accelerator chooses how the guest's code runs. /dev/kvm may be there and not
 // work, so KVM is only taken when firmware has come up under it.
-func accelerator(ctx context.Context) ([]string, error) {
-	switch choice := os.Getenv(AccelEnv); choice {
-	case "kvm":
-		return kvm, nil
-	case "tcg":
-		return tcg, nil
+func accelerator(ctx context.Context, b board) (accel, error) {
+	switch choice := accel(os.Getenv(AccelEnv)); choice {
+	case kvm, tcg:
+		return choice, nil
 	case "":
 	default:
-		return nil, fmt.Errorf("%s=%s: want kvm or tcg", AccelEnv, choice)
+		return "", fmt.Errorf("%s=%s: want kvm or tcg", AccelEnv, choice)
+	}
+	if b.arch != runtime.GOARCH {
+		return tcg, nil
 	}
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
 		return tcg, nil
 	} else if err := f.Close(); err != nil {
-		return nil, err
+		return "", err
 	}
-	return remember(acceleratorFile(), func() ([]string, error) { return probeKVM(ctx) })
+	return remember(acceleratorFile(), func() (accel, error) { return probeKVM(ctx, b) })
 }
 
 // probeKVM starts a machine of firmware alone and looks whether it speaks.
-func probeKVM(ctx context.Context) ([]string, error) {
-	f, err := findFirmware(firmwares)
+func probeKVM(ctx context.Context, b board) (accel, error) {
+	f, err := b.firmware()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	limited, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	probe := &seen{word: "BdsDxe", found: cancel}
-	args := append([]string{"-machine", "q35", "-m", "256", "-display", "none", "-nodefaults", "-no-user-config", "-serial", "stdio", "-no-reboot",
-		"-drive", "if=pflash,format=raw,readonly=on,file=" + esc(f.code)}, kvm...)
-	_ = run.Run(limited, run.Cmd{Name: "qemu-system-x86_64", Args: args, Stdout: probe}) // only what it prints counts
+	args := append([]string{"-machine", b.machine, "-m", "256", "-display", "none", "-nodefaults", "-no-user-config", "-serial", "stdio", "-no-reboot",
+		"-drive", "if=pflash,format=raw,readonly=on,file=" + esc(f.code)}, kvm.arguments(b)...)
+	_ = run.Run(limited, run.Cmd{Name: b.program, Args: args, Stdout: probe}) // only what it prints counts
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return "", ctx.Err()
 	}
 	if probe.yes {
 		return kvm, nil
@@ -82,7 +90,7 @@ func acceleratorFile() string {
 
 // remember asks probe once in the host's uptime: a new kernel may answer
 // differently. A file that cannot be read or written costs another probe.
-func remember(file string, probe func() ([]string, error)) ([]string, error) {
+func remember(file string, probe func() (accel, error)) (accel, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	boot := strings.TrimSpace(string(id))
 	if err != nil || file == "" {
@@ -96,15 +104,14 @@ func remember(file string, probe func() ([]string, error)) ([]string, error) {
 			return tcg, nil
 		}
 	}
-	args, err := probe()
+	found, err := probe()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	name, _, _ := strings.Cut(args[1], ",")
 	if os.MkdirAll(filepath.Dir(file), 0o700) == nil {
-		_ = os.WriteFile(file, []byte(boot+" "+name+"\n"), 0o600)
+		_ = os.WriteFile(file, []byte(boot+" "+string(found)+"\n"), 0o600)
 	}
-	return args, nil
+	return found, nil
 }
 
 // seen watches output for a word and calls found when it comes.

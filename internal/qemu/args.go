@@ -22,10 +22,10 @@ func esc(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 
 // arguments is QEMU's command line. It holds paths, never a secret. Sockets are
 // in the folder sockets, whose name must be short.
-func arguments(o Options, accel []string, f firmware, sockets string) ([]string, error) {
+func arguments(o Options, b board, a accel, f firmware, sockets string) ([]string, error) {
 	in := func(name string) string { return esc(filepath.Join(o.Dir, name)) }
 	sock := func(name string) string { return esc(filepath.Join(sockets, name)) }
-	args := append([]string{"-machine", "q35", "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.Memory), "-display", "none", "-nodefaults", "-no-user-config"}, accel...)
+	args := append([]string{"-machine", b.machine, "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.Memory), "-display", "none", "-nodefaults", "-no-user-config"}, a.arguments(b)...)
 	if o.UUID != "" {
 		args = append(args, "-uuid", o.UUID)
 	}
@@ -49,7 +49,7 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 		id := "extra" + strconv.Itoa(i)
 		args = append(args, "-drive", "if=none,id="+id+",format=raw,readonly=on,file="+esc(file), "-device", "virtio-blk-pci,drive="+id)
 	}
-	args = append(args, media(o)...)
+	args = append(args, media(o, b)...)
 	if o.Kernel != "" {
 		args = append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline)
 	}
@@ -69,9 +69,10 @@ func arguments(o Options, accel []string, f firmware, sockets string) ([]string,
 }
 
 // media are what can be taken out.
-func media(o Options) (args []string) {
+func media(o Options, b board) (args []string) {
 	if o.CD != "" {
-		args = append(args, "-drive", "if=none,id=cd,format=raw,readonly=on,media=cdrom,file="+esc(o.CD), "-device", "ide-cd,drive=cd")
+		args = append(args, "-drive", "if=none,id=cd,format=raw,readonly=on,media=cdrom,file="+esc(o.CD))
+		args = append(args, b.cd...)
 	}
 	if o.Stick != "" {
 		args = append(args, "-drive", "if=none,id=stick,format=raw,readonly=on,file="+esc(o.Stick), "-device", "qemu-xhci,id=usb", "-device", "usb-storage,bus=usb.0,drive=stick,removable=on")

@@ -4,16 +4,19 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"github.com/imgbuild/imgbuild/internal/run"
 )
 
-// Emulated says whether machines have an emulated processor here.
-func Emulated(ctx context.Context) (bool, error) {
-	accel, err := accelerator(ctx)
-	return slices.Equal(accel, tcg), err
+// Emulated says whether machines of an architecture have an emulated processor here.
+func Emulated(ctx context.Context, arch string) (bool, error) {
+	b, err := boardOf(arch)
+	if err != nil {
+		return false, err
+	}
+	a, err := accelerator(ctx, b)
+	return a == tcg, err
 }
 
 // paced is the environment in which QEMU sees pace seconds pass in one of the host's, and so do

@@ -11,7 +11,7 @@ func TestPace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits ten seconds: left out by -short")
 	}
-	if emulated, err := Emulated(t.Context()); err != nil || !emulated {
+	if emulated, err := Emulated(t.Context(), ""); err != nil || !emulated {
 		t.Skipf("the processor here is a real one, whose time is as it is (%v)", err)
 	}
 	m, err := Start(t.Context(), Options{Dir: t.TempDir(), Memory: 64, CPUs: 1, Pace: 0.1})

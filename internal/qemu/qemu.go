@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/imgbuild/imgbuild/internal/run"
@@ -27,6 +26,7 @@ const (
 
 // Options describe a machine.
 type Options struct {
+	Arch         string            // of its processor, as Go names it: amd64, arm64; empty: amd64
 	Disk, Format string            // image and its format, as QEMU calls it; empty: no disk
 	DiskSize     int64             // bytes of the overlay; 0 for the image's own
 	Memory, CPUs int               // MiB, virtual processors
@@ -53,9 +53,6 @@ type Options struct {
 	ChannelEnv   []string          // NAME=VALUE for what Run runs; neither blanks nor quotes
 }
 
-// Tools are what running a machine needs on the host, with their Debian packages.
-var Tools = map[string]string{"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
-
 const (
 	qmpSocket     = "qmp"
 	channelSocket = "channel"
@@ -77,10 +74,14 @@ type Machine struct {
 // Start starts the machine and returns when it runs; ctx ends it without mercy,
 // also later. A tool that is missing is a run.MissingToolError.
 func Start(ctx context.Context, o Options) (*Machine, error) {
-	if err := run.Need(Tools); err != nil {
+	b, err := boardOf(o.Arch)
+	if err != nil {
 		return nil, err
 	}
-	f, err := findFirmware(firmwares)
+	if err := b.need(); err != nil {
+		return nil, err
+	}
+	f, err := b.firmware()
 	if err != nil {
 		return nil, err
 	}
@@ -90,12 +91,12 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 	if err := prepareDisk(ctx, o, f); err != nil {
 		return nil, fmt.Errorf("preparing the machine's disk: %w", err)
 	}
-	accel, err := accelerator(ctx)
+	a, err := accelerator(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	env := []string{"TMPDIR=/var/tmp"}
-	if o.Pace != 0 && slices.Equal(accel, tcg) {
+	if o.Pace != 0 && a == tcg {
 		slow, err := paced(o.Pace)
 		if err != nil {
 			return nil, err
@@ -106,20 +107,20 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := arguments(o, accel, f, sockets)
+	args, err := arguments(o, b, a, f, sockets)
 	if err != nil {
 		removeCredentials(o.Dir)
 		return nil, errors.Join(err, os.RemoveAll(sockets))
 	}
-	return launch(ctx, o, args, env, sockets)
+	return launch(ctx, o, b.program, args, env, sockets)
 }
 
-func launch(ctx context.Context, o Options, args, env []string, sockets string) (*Machine, error) {
+func launch(ctx context.Context, o Options, program string, args, env []string, sockets string) (*Machine, error) {
 	life, stop := context.WithCancel(ctx)
 	m := &Machine{sockets: sockets, console: newConsole(o.Console), done: make(chan struct{}), stop: stop}
 	go func() {
 		defer close(m.done)
-		m.err = run.Run(life, run.Cmd{Name: "qemu-system-x86_64", Args: args, Stdout: m.console, Env: env})
+		m.err = run.Run(life, run.Cmd{Name: program, Args: args, Stdout: m.console, Env: env})
 		removeCredentials(o.Dir)
 		if err := os.RemoveAll(sockets); err != nil {
 			m.err = errors.Join(m.err, err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -22,13 +23,13 @@ func TestArgumentsGolden(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{Disk: "/img/a.qcow2", Format: "qcow2", Dir: dir, Memory: 2048, CPUs: 2, Via: FWCfg, Net: "/run/a,b.sock", MAC: "52:54:00:00:00:0a", Channel: true,
 		Seed: "/m/seed.img", Credentials: map[string][]byte{"imgbuild.node": []byte("x")}}
-	args, err := arguments(o, tcg, ovmf, "/s")
+	args, err := arguments(o, boards["amd64"], tcg, ovmf, "/s")
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.Rate, o.WriteLog, o.Clock, o.Net, o.Credentials, o.Seed = 20<<20, "/m/a,b.log", time.Unix(0, 0), "", nil, ""
 	o.Ignition, o.Net, o.NoROM = "/m/a,b.ign", "/run/net", true
-	tried, err := arguments(o, tcg, ovmf, "/s")
+	tried, err := arguments(o, boards["amd64"], tcg, ovmf, "/s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func TestNoSecretOnTheCommandLine(t *testing.T) {
 	for _, via := range []string{SMBIOS, FWCfg} {
 		o := Options{Dir: t.TempDir(), Memory: 2048, CPUs: 2, Via: via, Net: "/run/net.sock", MAC: "52:54:00:00:00:0a", Channel: true,
 			Credentials: map[string][]byte{"imgbuild.node": []byte(canary)}}
-		args, err := arguments(o, tcg, ovmf, "/s")
+		args, err := arguments(o, boards["amd64"], tcg, ovmf, "/s")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,28 +86,32 @@ func TestCredentialsThatDoNotFit(t *testing.T) {
 }
 
 func TestAcceleratorOverride(t *testing.T) {
-	for choice, want := range map[string]string{"kvm": "kvm", "tcg": "tcg,thread=multi"} {
-		t.Setenv(AccelEnv, choice)
-		if got, err := accelerator(t.Context()); err != nil || got[1] != want {
-			t.Errorf("%s: %v, %v", choice, got, err)
+	for _, want := range []accel{kvm, tcg} {
+		t.Setenv(AccelEnv, string(want))
+		if got, err := accelerator(t.Context(), board{arch: runtime.GOARCH}); err != nil || got != want {
+			t.Errorf("%s: %v, %v", want, got, err)
 		}
 	}
 	t.Setenv(AccelEnv, "abacus")
-	if _, err := accelerator(t.Context()); err == nil {
+	if _, err := accelerator(t.Context(), board{arch: runtime.GOARCH}); err == nil {
 		t.Error("an unknown accelerator is taken")
+	}
+	t.Setenv(AccelEnv, "")
+	if got, err := accelerator(t.Context(), board{arch: "another"}); err != nil || got != tcg {
+		t.Errorf("of another architecture: %v, %v", got, err)
 	}
 }
 
 func TestAcceleratorIsRemembered(t *testing.T) {
 	file, asked := filepath.Join(t.TempDir(), "cache", "accelerator"), 0
-	ask := func(answer []string, err error) func() ([]string, error) {
-		return func() ([]string, error) { asked++; return answer, err }
+	ask := func(answer accel, err error) func() (accel, error) {
+		return func() (accel, error) { asked++; return answer, err }
 	}
-	if _, err := remember(file, ask(nil, context.Canceled)); !errors.Is(err, context.Canceled) {
+	if _, err := remember(file, ask("", context.Canceled)); !errors.Is(err, context.Canceled) {
 		t.Errorf("a failed probe: %v", err)
 	}
 	for range 3 {
-		if got, err := remember(file, ask(kvm, nil)); err != nil || got[1] != "kvm" {
+		if got, err := remember(file, ask(kvm, nil)); err != nil || got != kvm {
 			t.Errorf("%v, %v", got, err)
 		}
 	}
@@ -116,13 +121,13 @@ func TestAcceleratorIsRemembered(t *testing.T) {
 	if err := os.WriteFile(file, []byte("another-boot kvm\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := remember(file, ask(tcg, nil)); err != nil || got[1] != tcg[1] || asked != 3 {
+	if got, err := remember(file, ask(tcg, nil)); err != nil || got != tcg || asked != 3 {
 		t.Errorf("after a reboot: %v, %v, probed %d times", got, err, asked)
 	}
 }
 
 func TestMissingFirmware(t *testing.T) {
-	_, err := findFirmware([]firmware{{"/nonexistent/code.fd", "/nonexistent/vars.fd"}})
+	_, err := board{firmwares: []firmware{{"/nonexistent/code.fd", "/nonexistent/vars.fd"}}, firmwarePkg: "ovmf"}.firmware()
 	if !run.IsMissingTool(err) || !strings.Contains(err.Error(), "package ovmf") {
 		t.Error(err)
 	}
@@ -174,7 +179,7 @@ func TestWaitConsole(t *testing.T) {
 }
 
 func TestBadMachineIsToldByStart(t *testing.T) {
-	if err := run.Need(Tools); err != nil {
+	if err := boards["amd64"].need(); err != nil {
 		t.Skip(err)
 	}
 	t.Setenv(AccelEnv, "tcg")
@@ -193,9 +198,16 @@ func TestFirmwareSpeaks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine: left out by -short")
 	}
+	for arch := range boards {
+		t.Run(arch, func(t *testing.T) { firmwareSpeaks(t, arch) })
+	}
+}
+
+func firmwareSpeaks(t *testing.T, arch string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	o := Options{Dir: filepath.Join(t.TempDir(), strings.Repeat("long,", 30)), Memory: 256, CPUs: 1, Via: FWCfg, Channel: true,
+	o := Options{Arch: arch, Dir: filepath.Join(t.TempDir(), strings.Repeat("long,", 30)), Memory: 256, CPUs: 1, Via: FWCfg, Channel: true,
 		Credentials: map[string][]byte{"imgbuild.node": []byte("secret")}}
 	m, err := Start(ctx, o)
 	if err != nil {

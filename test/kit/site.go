@@ -63,7 +63,7 @@ func (s *Site) Config(t *testing.T, name string) []byte {
 // host's, where they are emulated.
 func (s *Site) Slow(t *testing.T, pace float64) {
 	t.Helper()
-	emulated, err := qemu.Emulated(t.Context())
+	emulated, err := qemu.Emulated(t.Context(), "")
 	Must(t, err)
 	if emulated {
 		s.pace = pace

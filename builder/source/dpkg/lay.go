@@ -61,6 +61,7 @@ func diversions(packages []*Package, deeds []Deeds) (map[string]diversion, error
 	out := map[string]diversion{}
 	for i, d := range deeds {
 		for from, to := range d.Divert {
+			from, to = packages[i].special(from), packages[i].special(to)
 			if old, ok := out[from]; ok {
 				return nil, fmt.Errorf("packages %s and %s both divert %s; %s", old.by, packages[i].Name, from, WayOut)
 			}

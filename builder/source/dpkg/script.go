@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/arch"
 )
 
 // scriptNames are the maintainer scripts that dpkg and debconf run when a package is
@@ -123,8 +125,12 @@ func (p *Package) remainder(rest string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// general writes @VERSION@ and @RELEASE@ for what changes with every version.
+// general writes @VERSION@ and @RELEASE@ for what changes with every version, and
+// @TRIPLET@ for the architecture's folder.
 func (p *Package) general(s string) string {
+	if names, err := arch.Of(p.Arch); err == nil { // else it is for all
+		s = strings.ReplaceAll(s, names.Triplet, "@TRIPLET@")
+	}
 	if r := p.release(); r != "" {
 		s = strings.ReplaceAll(s, r, "@RELEASE@")
 	}
@@ -136,7 +142,8 @@ func (p *Package) general(s string) string {
 
 // special is the opposite of general.
 func (p *Package) special(s string) string {
-	return strings.NewReplacer("@RELEASE@", p.release(), "@VERSION@", p.Version, "@ARCH@", p.Arch).Replace(s)
+	names, _ := arch.Of(p.Arch)
+	return strings.NewReplacer("@RELEASE@", p.release(), "@VERSION@", p.Version, "@ARCH@", p.Arch, "@TRIPLET@", names.Triplet).Replace(s)
 }
 
 var kernelForm = regexp.MustCompile(`^linux-image-(\d.*)$`)

@@ -45,7 +45,7 @@ func (r *root) runSteps(packages []*Package, deeds []Deeds) error {
 
 // multilib links the folders of other architectures' libraries into the root.
 func (r *root) multilib() error {
-	for _, dir := range []string{"lib32", "libo32", "libx32"} {
+	for _, dir := range []string{"lib32", "lib64", "libo32", "libx32"} {
 		if _, ok := r.Get("usr/" + dir); ok {
 			if err := r.link(dir, "usr/"+dir); err != nil {
 				return err

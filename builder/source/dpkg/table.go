@@ -207,7 +207,7 @@ func (p *Package) triggerLines() (out []trigger) {
 
 func (t Table) triggers(p *Package) (unknown []string) {
 	for _, line := range p.triggerLines() {
-		if _, ok := t.Triggers[line.name]; !ok {
+		if _, ok := t.Triggers[p.general(line.name)]; !ok {
 			unknown = append(unknown, fmt.Sprintf("package %s %s: its trigger %s is not one that was read", p.Name, p.Version, line.name))
 		}
 	}

@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"unicode/utf16"
+
+	"github.com/imgbuild/imgbuild/internal/arch"
 )
 
 // UEFI's variables, as efivarfs has them: four bytes of attributes, and the content.
@@ -15,7 +19,6 @@ const (
 	variables  = "sys/firmware/efi/efivars"
 	global     = "-8be4df61-93ca-11d2-aa0d-00e098032b8c" // EFI_GLOBAL_VARIABLE
 	attributes = 7                                       // not volatile, in boot services and at run time
-	loader     = `\EFI\BOOT\BOOTX64.EFI`
 )
 
 // bootFrom puts the disk first in firmware's boot order (UEFI specification, section 3.1.1):
@@ -67,7 +70,8 @@ func loadOption(entry []byte) []byte {
 	path = le.AppendUint64(path, start)
 	path = le.AppendUint64(path, end-start+1)
 	path = append(append(path, entry[16:32]...), 2, 2) // of a GPT, by its GUID
-	file := wide(loader)
+	names, _ := arch.Of(runtime.GOARCH)                // an image is for one of them
+	file := wide(`\` + strings.ReplaceAll(names.Loader(), "/", `\`))
 	path = append(append(path, 4, 4), le.AppendUint16(nil, uint16(4+len(file)))...) // #nosec G115 -- a constant
 	path = append(append(path, file...), 0x7f, 0xff, 4, 0)
 	option := le.AppendUint32(nil, 1)                   // active
