@@ -1,31 +1,32 @@
 # imgbuild: `make help` lists the targets.
 GO      ?= go
 ARCH    ?= amd64
+NODES   ?= amd64 arm64
 BIN     := bin
 OUT     ?= demo-out
 FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release fuzz reliability clones ha hosts capi netboot iso formats faults lint generate clean
+.PHONY: help tools build demo test short versions bench release fuzz reliability arm64 clones ha hosts capi netboot iso formats faults lint generate clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 tools: ## install what this host lacks (QEMU, OVMF, mmdebstrap ...); asks for nothing that is there
 	@./test/tools.sh
 
-build: ## build imgbuild and the two programs that it puts on nodes, into bin/
+build: ## build imgbuild and the two programs that it puts on nodes of each architecture, into bin/
 	$(GO) build $(GOFLAGS_STATIC) -o $(BIN)/imgbuild ./cmd/imgbuild
-	GOOS=linux GOARCH=$(ARCH) $(GO) build $(GOFLAGS_STATIC) -o $(BIN)/imgbuild-initrd-$(ARCH) ./cmd/imgbuild-initrd
-	GOOS=linux GOARCH=$(ARCH) $(GO) build $(GOFLAGS_STATIC) -o $(BIN)/imgbuild-firstboot-$(ARCH) ./cmd/imgbuild-firstboot
+	@set -e; for arch in $(NODES); do for program in imgbuild-initrd imgbuild-firstboot; do \
+		(set -x; GOOS=linux GOARCH=$$arch $(GO) build $(GOFLAGS_STATIC) -o $(BIN)/$$program-$$arch ./cmd/$$program); done; done
 
 demo: tools build ## build a master and a worker, boot both in QEMU, show the cluster
 	$(GO) run ./test/demo -bin $(BIN) -out $(OUT)
 
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
-	$(GO) test -timeout 40m $$($(GO) list ./... | grep -Ev '/test/(capi|cluster|clones|formats|ha|hosts|iso|netboot)$$')
+	$(GO) test -timeout 40m $$($(GO) list ./... | grep -Ev '/test/(arm64|capi|cluster|clones|formats|ha|hosts|iso|netboot)$$')
 	$(GO) test -timeout 80m ./test/cluster # last and alone: its nodes need every core
 
 short: ## the tests that take seconds
@@ -68,6 +69,9 @@ formats: tools ## make each format of the disk twice, have others read it, boot 
 
 faults: tools ## cut the power of first boots, fifty times each; goes on where it was stopped; writes docs/faults.md (hours)
 	$(GO) test -timeout 24h -count=1 -v ./test/faults -run 'TestCampaign|TestPage' -cuts 50
+
+arm64: tools ## a master and a worker of arm64, built here, both architectures under one tag (half an hour)
+	$(GO) test -timeout 2h -count=1 -v ./test/arm64
 
 clones: tools ## twenty boots of one image, each a machine of its own; writes docs/clones.md (half an hour)
 	$(GO) test -timeout 2h -count=1 ./test/clones -boots 20 -update

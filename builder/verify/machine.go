@@ -40,11 +40,11 @@ func (r *Report) checkUKI(machine uint16) {
 		if p.pe != machine {
 			continue
 		}
-		if r.processor.name == "" {
+		if r.name == "" {
 			r.processor = p
 		}
-		if p.name != r.processor.name {
-			r.say("boot", r.UKI, "it is for %s, the root for %s", p.name, r.processor.name)
+		if p.name != r.name {
+			r.say("boot", r.UKI, "it is for %s, the root for %s", p.name, r.name)
 		}
 		return
 	}
@@ -64,6 +64,6 @@ func (r *Report) checkProgram(fsys fs.FS, p string) {
 		return
 	}
 	if machine := elf.Machine(binary.LittleEndian.Uint16(head[18:])); string(head[:4]) == elf.ELFMAG && machine != r.processor.elf {
-		r.say("boot", p, "it is for %v, the image for %s", machine, r.processor.name)
+		r.say("boot", p, "it is for %v, the image for %s", machine, r.name)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -39,19 +40,22 @@ type Kit struct {
 	Said io.Writer // what the tools say on stderr
 }
 
-// BuildTools compiles imgbuild and its node programs from the module root into Bin.
-func (k Kit) BuildTools(ctx context.Context, root string) error {
-	for _, name := range []string{"imgbuild", "imgbuild-initrd", "imgbuild-firstboot"} {
-		out := filepath.Join(k.Bin, name)
-		if name != "imgbuild" {
-			out += "-amd64"
-		}
-		args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./cmd/" + name}
-		if err := run.Run(ctx, run.Cmd{Name: "go", Args: args, Dir: root, Env: []string{"CGO_ENABLED=0"}}); err != nil {
-			return err
+// BuildTools compiles imgbuild and its node programs from the module root into Bin, those
+// for more than amd64 where more is said.
+func (k Kit) BuildTools(ctx context.Context, root string, more ...string) error {
+	build := func(name, out, arch string) error {
+		args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(k.Bin, out), "./cmd/" + name}
+		return run.Run(ctx, run.Cmd{Name: "go", Args: args, Dir: root, Env: []string{"CGO_ENABLED=0", "GOARCH=" + arch}})
+	}
+	err := build("imgbuild", "imgbuild", runtime.GOARCH)
+	for _, arch := range append([]string{"amd64"}, more...) {
+		for _, name := range []string{"imgbuild-initrd", "imgbuild-firstboot"} {
+			if err == nil {
+				err = build(name, name+"-"+arch, arch)
+			}
 		}
 	}
-	return nil
+	return err
 }
 
 // Imgbuild runs the real command line and returns its standard output.

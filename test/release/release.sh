@@ -18,7 +18,9 @@ mkdir -p "$STAGE/usr/bin" "$STAGE/usr/libexec/imgbuild" "$share/doc/imgbuild" "$
 flags="-s -w -X main.version=$VERSION"
 GOARCH=$ARCH $GO build -trimpath -buildvcs=false -ldflags "$flags" -o "$STAGE/usr/bin/imgbuild" ./cmd/imgbuild
 for name in initrd firstboot; do
-	GOARCH=$ARCH $GO build -trimpath -buildvcs=false -ldflags "-s -w" -o "$STAGE/usr/libexec/imgbuild/imgbuild-$name-$ARCH" "./cmd/imgbuild-$name"
+	for node in amd64 arm64; do
+		GOARCH=$node $GO build -trimpath -buildvcs=false -ldflags "-s -w" -o "$STAGE/usr/libexec/imgbuild/imgbuild-$name-$node" "./cmd/imgbuild-$name"
+	done
 done
 # Manual pages and completions come from imgbuild, built for this host.
 $GO run ./cmd/imgbuild man "$share/man/man1"
