@@ -56,7 +56,7 @@ func (r *root) enableOnce(manager, unit string, seen map[string]bool) error {
 			default:
 				continue
 			}
-			if err := r.Put("etc/systemd/"+manager+"/"+at, link); err != nil {
+			if err := r.replace("etc/systemd/"+manager+"/"+at, link); err != nil {
 				return err
 			}
 		}
