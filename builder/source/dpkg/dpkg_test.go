@@ -323,6 +323,55 @@ func TestDivertedFilesAreSetAside(t *testing.T) {
 	}
 }
 
+// TestTemplates: what is linked for templates, instances, and names with specifiers in them.
+func TestTemplates(t *testing.T) {
+	const to, on = " -> /usr/lib/systemd/system/", "WantedBy=multi-user.target\n"
+	for _, c := range []struct{ unit, install, want string }{
+		{"a.service", on, "multi-user.target.wants/a.service" + to + "a.service"},
+		{"a@.service", on, ""},
+		{"a@.service", "WantedBy=multi-user.target b@.target\n", "b@.target.wants/a@.service" + to + "a@.service"},
+		{"a@.service", on + "DefaultInstance=tty1\n", "multi-user.target.wants/a@tty1.service" + to + "a@.service"},
+		{"a@x.service", on + "DefaultInstance=tty1\n", "multi-user.target.wants/a@x.service" + to + "a@.service"},
+		{"a-b@x.service", "WantedBy=%p.target %j-%i.target\nRequiredBy=%N.target\nUpheldBy=of-%n\n",
+			"a-b.target.wants/a-b@x.service a-b@x.target.requires/a-b@x.service b-x.target.wants/a-b@x.service of-a-b@x.service.upholds/a-b@x.service" + to + "a-b@.service"},
+		{"a@.service", "DefaultInstance=%p1\nWantedBy=on-%i.target\n", "on-a1.target.wants/a@a1.service" + to + "a@.service"},
+		{"a.service", "Alias=b.service b@.service b.socket b\n", "b.service" + to + "a.service"},
+		{"a@.service", "Alias=b.service b@.service b@y.service\n", "b@.service b@y.service" + to + "a@.service"},
+		{"a@x.service", "Alias=b.service b@.service b@y.service\n", "b@x.service" + to + "a@.service"},
+		{"a.service", "Alias=x.target.wants/a.service\n", "x.target.wants/a.service" + to + "a.service"},
+		{"a.service", "WantedBy=%H.target\n", "!WantedBy=: \"%H.target\": only the machine knows what %H is"},
+		{"a.service", "Alias=x%.service\n", "!what %. is"},
+		{"a@.service", "DefaultInstance=%m\n" + on, "!DefaultInstance="},
+		{"a@.service", "DefaultInstance=x/y\n" + on, "!has no slash"},
+		{"a.service", "Alias=../../../x.service\n", "!climbs out"},
+		{"../a.service", on, "!has no slash"},
+	} {
+		r := &root{Tree: tree.New()}
+		for _, file := range []string{"a.service", "a@.service", "a-b@.service"} {
+			if err := r.text("usr/lib/systemd/system/"+file, []byte("[Install]\n"+c.install)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := r.enable("system", c.unit)
+		if want, bad := strings.CutPrefix(c.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %q: %v, want %q", c.unit, c.install, err, want)
+			}
+			continue
+		}
+		var links []string
+		target := ""
+		for _, p := range r.Paths() {
+			if n, _ := r.Get(p); n.Link != "" {
+				links, target = append(links, strings.TrimPrefix(p, "etc/systemd/system/")), " -> "+n.Link
+			}
+		}
+		if got := strings.Join(links, " ") + target; got != c.want || err != nil {
+			t.Errorf("%s, %q: %v\n got %s\nwant %s", c.unit, c.install, err, got, c.want)
+		}
+	}
+}
+
 // TestUnitWithoutType: such a name is an error.
 func TestUnitWithoutType(t *testing.T) {
 	r := &root{Tree: tree.New()}
