@@ -250,14 +250,14 @@ func TestFilter(t *testing.T) {
 }
 
 func TestLayer(t *testing.T) {
-	layer := func(names ...string) (list []string, err error) {
+	layer := func(files map[string]string) (list []string, err error) {
 		file := filepath.Join(t.TempDir(), "layer.tar")
 		f, err := os.Create(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close() //nolint:errcheck // of a test
-		p, err := deb.Open(debOf(t, names...))
+		p, err := deb.Open(debOf(t, files, map[string]string{"control": "Package: a\nVersion: 1\nArchitecture: all\n"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,30 +272,36 @@ func TestLayer(t *testing.T) {
 		text, _ := u.ReadFile("var/lib/dpkg/info/a.list")
 		return append(u.Paths(), string(text)), nil
 	}
-	got, err := layer("./usr/x", "./usr/share/man/y")
-	if want := "/usr/x\n/usr/share/man/y\n"; err != nil || got[len(got)-1] != want || slices.Contains(got, "usr/share/man/y") || !slices.Contains(got, "usr/x") {
+	got, err := layer(map[string]string{"usr/x": "", "usr/share/man/y": ""})
+	if want := "/usr/share/man/y\n/usr/x\n"; err != nil || got[len(got)-1] != want || slices.Contains(got, "usr/share/man/y") || !slices.Contains(got, "usr/x") {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, err := layer("./usr/.wh.x"); err == nil || !strings.Contains(err.Error(), "takes this name for a removal") {
+	if _, err := layer(map[string]string{"usr/.wh.x": ""}); err == nil || !strings.Contains(err.Error(), "takes this name for a removal") {
 		t.Errorf("a whiteout of a package's: %v", err)
 	}
 }
 
-// debOf writes a package a of empty files.
-func debOf(t *testing.T, names ...string) string {
-	member := func(files map[string]string, order []string) string {
+// debOf writes a package of these files and members of its control archive, as pkg has them.
+func debOf(t *testing.T, files, members map[string]string) string {
+	pack := func(files map[string]string) string {
 		var b strings.Builder
 		w := tar.NewWriter(&b)
-		for _, name := range order {
-			_ = w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(files[name]))})
-			_, _ = io.WriteString(w, files[name])
+		for _, at := range sortedKeys(files) {
+			text := files[at]
+			h := &tar.Header{Name: "./" + at, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}
+			if link, ok := strings.CutPrefix(text, "-> "); ok {
+				h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, link, 0
+			} else if text == "/" {
+				h.Typeflag, h.Mode, h.Size = tar.TypeDir, 0o755, 0
+			}
+			_ = w.WriteHeader(h)
+			_, _ = io.WriteString(w, text[:h.Size])
 		}
 		_ = w.Close()
 		return b.String()
 	}
 	out := "!<arch>\n"
-	for _, m := range [][2]string{{"debian-binary", "2.0\n"}, {"control.tar", member(map[string]string{"./control": "Package: a\nVersion: 1\nArchitecture: all\n"}, []string{"./control"})},
-		{"data.tar", member(nil, names)}} {
+	for _, m := range [][2]string{{"debian-binary", "2.0\n"}, {"control.tar", pack(members)}, {"data.tar", pack(files)}} {
 		out += fmt.Sprintf("%-16s%-12d%-6d%-6d%-8s%-10d`\n", m[0], 0, 0, 0, "100644", len(m[1])) + m[1]
 	}
 	file := filepath.Join(t.TempDir(), "a.deb")
