@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
@@ -58,6 +59,9 @@ func (k Keys) With(others Keys) Keys {
 	return Keys{slices.Concat(k.rings, others.rings)}
 }
 
+// verifying guards all keys: the library keeps in them what it has checked.
+var verifying sync.Mutex
+
 // open returns the text that a clear-signed message (RFC 9580, 7) has signed, and
 // nothing of what stands around it. One good signature of a known key is enough;
 // keys and signatures may not have expired at the time given.
@@ -73,6 +77,8 @@ func (k Keys) open(message []byte, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: it is unreadable: %w", ErrSignature, err)
 	}
+	verifying.Lock()
+	defer verifying.Unlock()
 	rings, revoked := k.sound(at)
 	err = pgperrors.ErrUnknownIssuer
 	for _, ring := range rings {

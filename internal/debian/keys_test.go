@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,4 +128,22 @@ func TestRenewedKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestManyAtATime: sources are read side by side with the same keys; go test -race looks on.
+func TestManyAtATime(t *testing.T) {
+	key, err := openpgp.NewEntity("A", "", "a@example.org", at(2020))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, message := ringOf(t, key), signed(t, key.PrivateKey, at(2021))
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := keys.open(message, at(2022).Now()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
