@@ -117,7 +117,7 @@ func (a *Archive) index(ctx context.Context, src Source, rel *release, name stri
 
 // release gets, verifies and judges a source's InRelease; nil where an optional source is not there.
 func (a *Archive) release(ctx context.Context, src Source) (*release, error) {
-	key := "debian release " + strings.TrimSuffix(src.URL, "/") + " " + src.Suite
+	key := src.memory()
 	newest, err := a.newest(key)
 	if err != nil {
 		return nil, err

@@ -223,6 +223,13 @@ func TestRollback(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.suite(t, func(s *archivetest.Suite) { s.Date = now.Add(-2 * day) })
+	for _, spelt := range []string{w.URL + "/", strings.Replace(w.URL, "http:", "HTTP:", 1)} {
+		src := w.source()
+		src.URL = spelt
+		if _, err := w.solve(t.Context(), nil, src); !errors.Is(err, debian.ErrRollback) {
+			t.Errorf("an older Release of %s: %v", spelt, err)
+		}
+	}
 	_, err := w.solve(t.Context(), nil)
 	if want := "got that of 2026-05-30 12:00 UTC, had that of 2026-05-31 12:00 UTC"; !errors.Is(err, debian.ErrRollback) || !strings.Contains(err.Error(), want) {
 		t.Errorf("an older Release: %v", err)

@@ -44,6 +44,18 @@ func escape(name string) string {
 
 var asApt = strings.NewReplacer("+", "%2b", "~", "%7e")
 
+// memory is what the newest Release of the source is remembered by: its address, however it is spelt,
+// by http or https. By what a Release says of itself a mirror that lags behind another would be
+// shut out, and whoever may sign for one archive could date another one's future.
+func (s Source) memory() string {
+	addr := strings.TrimSuffix(s.URL, "/")
+	if u, err := url.Parse(s.URL); err == nil && u.Host != "" {
+		host := strings.TrimSuffix(strings.ToLower(u.Host), map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
+		addr = "http://" + strings.TrimSuffix(host, ".") + strings.TrimSuffix(path.Clean("/"+u.Path), "/")
+	}
+	return "debian release " + addr + " " + s.Suite
+}
+
 // Package is one package of an index: where it lies and what it is to have.
 type Package struct {
 	Name, Version, Arch string // Arch is Debian's word; "all" for every architecture
