@@ -7,10 +7,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/google/go-cmp/cmp"
 
@@ -154,6 +156,63 @@ func TestBadRelease(t *testing.T) {
 		}, nil, `Date: "" is no date in UTC`, nil},
 	} {
 		t.Run(name, c.holds)
+	}
+}
+
+// TestDetached: what has no InRelease is judged by Release and Release.gpg, as strictly.
+func TestDetached(t *testing.T) {
+	stranger, _ := archivetest.Key(t)
+	binary := func(b []byte) []byte {
+		block, err := armor.Decode(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, _ := io.ReadAll(block.Body)
+		return out
+	}
+	for name, spoil := range map[string]func(*world){"armoured": nil, "binary": func(w *world) { w.Change("Release.gpg", binary) }} {
+		w := newWorld(t)
+		w.suite(t, func(s *archivetest.Suite) { s.Detached = true })
+		if spoil != nil {
+			spoil(w)
+		}
+		if got, err := w.solve(t.Context(), []string{"tool"}); err != nil || got != "base 1, lib 1, tool 1" {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+		w.suite(t, func(s *archivetest.Suite) { s.Date = now.Add(-2 * day) }) // by InRelease, for a change
+		if _, err := w.solve(t.Context(), nil); !errors.Is(err, debian.ErrRollback) {
+			t.Errorf("%s, and an older one: %v", name, err)
+		}
+	}
+	for name, c := range map[string]bad{
+		"Release is not there": {nil, func(w *world) { w.Remove("Release") }, "InRelease: not found", fetch.ErrNotFound},
+		"no signature":         {nil, func(w *world) { w.Remove("Release.gpg") }, "neither InRelease nor Release.gpg", debian.ErrSignature},
+		"an empty signature":   {nil, func(w *world) { w.Change("Release.gpg", func([]byte) []byte { return nil }) }, "by keys that it does not name", debian.ErrSignature},
+		"no signature at all":  {nil, func(w *world) { w.Change("Release.gpg", func([]byte) []byte { return []byte("<html>") }) }, "the signature does not hold", debian.ErrSignature},
+		"a key, not a signature": {nil, func(w *world) {
+			w.Change("Release.gpg", func(b []byte) []byte {
+				return bytes.ReplaceAll(b, []byte("PGP SIGNATURE"), []byte("PGP PUBLIC KEY BLOCK"))
+			})
+		}, "it is unreadable", debian.ErrSignature},
+		"cut off": {nil, func(w *world) { w.Change("Release.gpg", func(b []byte) []byte { return b[:len(b)/2] }) }, "the signature does not hold", debian.ErrSignature},
+		"changed after it was signed": {nil, func(w *world) {
+			w.Change("/Release", func(b []byte) []byte { return bytes.Replace(b, []byte("Origin: Test"), []byte("Origin: Evil"), 1) })
+		}, "invalid signature", debian.ErrSignature},
+		"more than what is signed": {nil, func(w *world) { w.Change("/Release", func(b []byte) []byte { return append(b, "X: y\n"...) }) }, "invalid signature", debian.ErrSignature},
+		"signed by an unknown key": {func(s *archivetest.Suite) { s.Key = stranger }, nil, fmt.Sprintf("it is by key %016X, none", stranger.PrimaryKey.KeyId), debian.ErrSignature},
+		"an InRelease that is bad": {nil, func(w *world) { w.Put("debian/dists/trixie/InRelease", []byte("Suite: trixie\n")) }, "no clear-signed message", debian.ErrSignature},
+		"expired":                  {func(s *archivetest.Suite) { s.Until = now.Add(-time.Hour) }, nil, "valid until", debian.ErrExpired},
+		"a signature that stalls":  {nil, func(w *world) { w.Stall("Release.gpg") }, "nothing came for 3s", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			more := c.suite
+			c.suite = func(s *archivetest.Suite) {
+				if s.Detached = true; more != nil {
+					more(s)
+				}
+			}
+			c.holds(t)
+		})
 	}
 }
 

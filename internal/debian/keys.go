@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
@@ -73,7 +74,24 @@ func (k Keys) open(message []byte, at time.Time) ([]byte, error) {
 	if len(bytes.TrimSpace(rest)) > 0 || !bytes.HasPrefix(bytes.TrimSpace(message), []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
 		return nil, fmt.Errorf("%w: there is more than the signed message", ErrSignature)
 	}
-	sig, err := io.ReadAll(io.LimitReader(block.ArmoredSignature.Body, 1<<20))
+	return k.verify(block.Bytes, block.ArmoredSignature.Body, at)
+}
+
+// detached is open for a text whose signature lies beside it, binary or armoured.
+func (k Keys) detached(text, sig []byte, at time.Time) ([]byte, error) {
+	if !bytes.HasPrefix(bytes.TrimSpace(sig), []byte("-----BEGIN PGP")) {
+		return k.verify(text, bytes.NewReader(sig), at)
+	}
+	block, err := armor.Decode(bytes.NewReader(sig))
+	if err != nil || block.Type != openpgp.SignatureType {
+		return nil, fmt.Errorf("%w: it is unreadable", ErrSignature)
+	}
+	return k.verify(text, block.Body, at)
+}
+
+// verify returns the text if one of its signatures is good.
+func (k Keys) verify(text []byte, from io.Reader, at time.Time) ([]byte, error) {
+	sig, err := io.ReadAll(io.LimitReader(from, 1<<20))
 	if err != nil {
 		return nil, fmt.Errorf("%w: it is unreadable: %w", ErrSignature, err)
 	}
@@ -82,9 +100,9 @@ func (k Keys) open(message []byte, at time.Time) ([]byte, error) {
 	rings, revoked := k.sound(at)
 	err = pgperrors.ErrUnknownIssuer
 	for _, ring := range rings {
-		_, _, found := openpgp.VerifyDetachedSignature(ring, bytes.NewReader(block.Bytes), bytes.NewReader(sig), &packet.Config{Time: func() time.Time { return at }})
+		_, _, found := openpgp.VerifyDetachedSignature(ring, bytes.NewReader(text), bytes.NewReader(sig), &packet.Config{Time: func() time.Time { return at }})
 		if found == nil {
-			return block.Bytes, nil
+			return text, nil
 		}
 		if !errors.Is(found, pgperrors.ErrUnknownIssuer) {
 			err = found
