@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
@@ -61,7 +62,12 @@ func TestSources(t *testing.T) {
 			for file, text := range c.apt {
 				writeTo(t, filepath.Join(b.apt, file), text)
 			}
-			sources, err := b.sources()
+			sources, err := b.sources(func(s debian.Source) error {
+				if strings.Contains(s.URL, "stranger") {
+					return errors.New(s.URL + " is signed by a stranger")
+				}
+				return nil
+			})
 			var got []string
 			for _, s := range sources {
 				got = append(got, s.String()+map[bool]string{true: "?"}[s.Optional])
@@ -124,6 +130,35 @@ func TestResolve(t *testing.T) {
 		req.Args = c.args
 		if _, err := New(opt).ResolveBase(t.Context(), req); !errors.Is(err, c.is) || fault.KindOf(err) != c.kind {
 			t.Errorf("%s: %s: %v", name, fault.KindOf(err), err)
+		}
+	}
+}
+
+// TestStrangersMirror: of the archives that the host lists, the one that is signed for Debian is read.
+func TestStrangersMirror(t *testing.T) {
+	opt, notes := options(t)
+	archive, stranger := archivetest.New(t), archivetest.New(t)
+	key, ring := archivetest.Key(t)
+	other, _ := archivetest.Key(t)
+	b := DebianBase{Name: "debian-trixie", Suite: "trixie", Arch: "amd64", Keyring: filepath.Join(t.TempDir(), "debian.pgp"), apt: t.TempDir()}
+	writeTo(t, b.Keyring, string(ring))
+	writeTo(t, filepath.Join(b.apt, "sources.list"), "deb [signed-by=/k] "+stranger.URL+" trixie main\ndeb "+archive.URL+" trixie main\n")
+	when := repro.Now().Add(-time.Hour)
+	publish := func(at *archivetest.Archive, suite string, key *openpgp.Entity, packages string) {
+		at.Publish(t, archivetest.Suite{Name: suite, Date: when, Key: key, Packages: packages})
+	}
+	publish(stranger, "trixie", other, "Package: evil\nEssential: yes\n")
+	publish(archive, "trixie", key, "Package: base\nEssential: yes\n")
+	pins, err := b.Resolve(t.Context(), opt)
+	if err != nil || len(pins) != 1 || pins[0].URL != archive.URL+"/pool/base.deb" || strings.Contains(notes.String(), stranger.URL) {
+		t.Errorf("%v, %v, %s", pins, err, notes)
+	}
+	archive.Remove("InRelease")
+	publish(archive, "sid", key, "Package: base\nEssential: yes\n")
+	_, err = b.Resolve(t.Context(), opt)
+	for _, want := range []string{"trixie of " + stranger.URL + ": the signature does not hold", "trixie of " + archive.URL + ": ", "set base.mirror"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
 		}
 	}
 }

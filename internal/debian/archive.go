@@ -61,6 +61,14 @@ func (a *Archive) Read(ctx context.Context, sources []Source) (*Universe, error)
 	return u, nil
 }
 
+// Check says whether a source is there, of that suite, of its time, and signed by one of its keys.
+func (a *Archive) Check(ctx context.Context, src Source) error {
+	if _, err := a.release(ctx, src); err != nil {
+		return src.errorf("%w", err)
+	}
+	return nil
+}
+
 // index is an index that lies in the store.
 type index struct {
 	name, packing string
