@@ -56,7 +56,8 @@ func (b DebianBase) Resolve(ctx context.Context, opt Options) ([]lock.Pin, error
 
 func (b DebianBase) read(ctx context.Context, opt Options) (*debian.Universe, error) {
 	defer opt.Report.Stage("reading the package indices of " + b.Suite)()
-	archive := debian.Archive{Store: opt.Store, Fetch: fetch.New(opt.Store, fetch.Options{Offline: opt.Offline}),
+	archive := debian.Archive{Store: opt.Store, Fetch: fetch.New(opt.Store, fetch.Options{Offline: opt.Offline,
+		Progress: func(done, total int64) { opt.Report.Progress("package indices", done, total, "B") }}),
 		Arch: debian.Arch(b.Arch), Now: repro.Now(), Note: opt.Report.Note}
 	sources, err := b.sources(func(s debian.Source) error { return archive.Check(ctx, s) })
 	if err != nil {

@@ -114,6 +114,9 @@ func TestResolve(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+	if done, total, _ := strings.Cut(notes.steps["package indices"], " of "); done == "" || done+" B" != total {
+		t.Errorf("of the indices was heard: %s", notes.steps)
+	}
 	if !strings.Contains(notes.String(), "trixie-security of "+archive.URL+"-security is not there") {
 		t.Errorf("nothing tells that there are no security updates: %s", notes)
 	}

@@ -114,13 +114,13 @@ func (a *Archive) index(ctx context.Context, src Source, rel *release, name stri
 	if rel.byHash {
 		plain := item.URL
 		item.URL = src.dist(path.Join(path.Dir(name), "by-hash", "SHA256", f.sha256))
-		got, err := a.Fetch.Get(ctx, item)
+		got, err := a.Fetch.Part(ctx, item)
 		if !errors.Is(err, fetch.ErrNotFound) {
 			return got, err
 		}
 		item.URL = plain
 	}
-	return a.Fetch.Get(ctx, item)
+	return a.Fetch.Part(ctx, item)
 }
 
 // release gets, verifies and judges a source's Release; nil where an optional source is not there.

@@ -55,7 +55,7 @@ type Options struct {
 	Client   *http.Client            // [one that keeps no state between hosts]
 	Retried  bool                    // the Client tries again by itself: only a body that breaks off is asked for anew
 	Answers  bool                    // of Retrying: what gets no answer is not asked for again
-	Progress func(done, total int64) // hears bytes of an All; total counts known sizes
+	Progress func(done, total int64) // hears bytes of an All, or of the Parts so far; total counts known sizes
 }
 
 // Client downloads into a store. It is safe for concurrent use.
@@ -63,6 +63,16 @@ type Client struct {
 	store *store.Store
 	opt   Options
 	http  *retryablehttp.Client
+	parts progress
+}
+
+// progress is how many bytes are there, of how many that were asked for.
+type progress struct{ done, total atomic.Int64 }
+
+func (c *Client) count(p *progress, n int64) {
+	if d := p.done.Add(n); c.opt.Progress != nil {
+		c.opt.Progress(d, p.total.Load())
+	}
 }
 
 // longest is how long a server may have a client wait (Retry-After).
@@ -140,25 +150,29 @@ func (c *Client) Get(ctx context.Context, it Item) (string, error) {
 	return c.get(ctx, it, func(int64) {})
 }
 
+// Part is Get for one of many that are not known beforehand: the progress is that of all of them.
+func (c *Client) Part(ctx context.Context, it Item) (string, error) {
+	c.parts.total.Add(it.Size)
+	path, err := c.get(ctx, it, func(n int64) { c.count(&c.parts, n) })
+	if err != nil {
+		c.parts.total.Add(-it.Size)
+	}
+	return path, err
+}
+
 // All gets every item, several at a time, and returns their paths in the same
 // order. The first failure stops the rest.
 func (c *Client) All(ctx context.Context, items []Item) ([]string, error) {
-	var done atomic.Int64
-	var total int64
+	var all progress
 	for _, it := range items {
-		total += it.Size
-	}
-	count := func(n int64) {
-		if d := done.Add(n); c.opt.Progress != nil {
-			c.opt.Progress(d, total)
-		}
+		all.total.Add(it.Size)
 	}
 	paths := make([]string, len(items))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.opt.Parallel)
 	for i, it := range items {
 		group.Go(func() (err error) {
-			paths[i], err = c.get(ctx, it, count)
+			paths[i], err = c.get(ctx, it, func(n int64) { c.count(&all, n) })
 			return err
 		})
 	}

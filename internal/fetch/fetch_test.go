@@ -179,6 +179,27 @@ func TestAllKeepsTheOrderAndCounts(t *testing.T) {
 	}
 }
 
+// TestPartsAddUp: Parts are counted together, and one that fails leaves no trace.
+func TestPartsAddUp(t *testing.T) {
+	base, _ := faults(t)
+	var got [][2]int64
+	c, _ := client(t, fetch.Options{Retries: -1, Progress: func(done, total int64) { got = append(got, [2]int64{done, total}) }})
+	size := int64(len(text))
+	for i, it := range []fetch.Item{{URL: base + "/short", Size: size, SHA256: digest(text)}, {URL: base + "/gone", Size: size, SHA256: digest(text)},
+		{URL: base + "/good", Size: size, SHA256: digest(text)}, {URL: base + "/good", Size: size, SHA256: digest(text)}} {
+		if _, err := c.Part(t.Context(), it); (err == nil) != (i > 1) {
+			t.Errorf("part %d: %v", i, err)
+		}
+	}
+	if last := len(got) - 1; last < 0 || got[last] != [2]int64{2 * size, 2 * size} {
+		t.Errorf("heard %v", got)
+	}
+	heard := len(got)
+	if _, err := c.Get(t.Context(), fetch.Item{URL: base + "/good", Size: size, SHA256: digest(text)}); err != nil || len(got) != heard {
+		t.Errorf("a Get is heard, %v", err)
+	}
+}
+
 func TestErrorsCarryNoSecret(t *testing.T) {
 	c, _ := client(t, fetch.Options{Retries: -1})
 	for _, addr := range []string{"http://user:hunter2@127.0.0.1:1/x?sig=hunter2", "ftp://user:hunter2@host/x", "http://[hunter2"} {
