@@ -5,10 +5,13 @@ package archivetest
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -113,6 +116,19 @@ func (a *Archive) Put(name string, text []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.files[name] = text
+}
+
+// Save writes all files into a folder on the disk.
+func (a *Archive) Save(t testing.TB, dir string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for name, text := range a.files {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, text, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Remove takes away every file whose path has the part.

@@ -305,6 +305,26 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+// TestOnTheDisk: a mirror in a folder is read as one on the web is.
+func TestOnTheDisk(t *testing.T) {
+	w, dir := newWorld(t), t.TempDir()
+	w.suite(t, func(s *archivetest.Suite) {
+		s.Packages = "Package: base\nEssential: yes\nFilename: pool/base_1+b_all.deb\n"
+	})
+	w.Save(t, dir)
+	src := w.source()
+	src.URL = "file://" + dir + "/debian"
+	none := src
+	none.Suite, none.Optional = "trixie-updates", true
+	u, err := w.reader.Read(t.Context(), []debian.Source{src, none})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packages, err := u.Solve(nil); err != nil || packages[0].URL != src.URL+"/pool/base_1%2bb_all.deb" || len(w.notes) != 1 {
+		t.Errorf("%+v, %v, %s", packages, err, w.notes)
+	}
+}
+
 // TestSnapshot: what a snapshot's address dates is judged by that date.
 func TestSnapshot(t *testing.T) {
 	w := newWorld(t)

@@ -19,7 +19,7 @@ import (
 
 // Source is one suite of one archive, as a line of sources.list says it.
 type Source struct {
-	URL        string   // the archive's root, http or https
+	URL        string   // the archive's root: http, https or file
 	Suite      string   // such as trixie or trixie-security
 	Components []string // such as main
 	Keys       Keys     // one of them must have signed
@@ -49,7 +49,9 @@ var asApt = strings.NewReplacer("+", "%2b", "~", "%7e")
 // shut out, and whoever may sign for one archive could date another one's future.
 func (s Source) memory() string {
 	addr := strings.TrimSuffix(s.URL, "/")
-	if u, err := url.Parse(s.URL); err == nil && u.Host != "" {
+	if u, err := url.Parse(s.URL); err == nil && u.Scheme == "file" {
+		addr = "file://" + path.Clean(u.Path)
+	} else if err == nil && u.Host != "" {
 		host := strings.TrimSuffix(strings.ToLower(u.Host), map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
 		addr = "http://" + strings.TrimSuffix(host, ".") + strings.TrimSuffix(path.Clean("/"+u.Path), "/")
 	}

@@ -15,7 +15,8 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%s: %s", addr, got)
 		}
 	}
-	for addr, want := range map[string]string{"http://[::1]:80/": "debian release http://[::1] x", "http://[::1]": "debian release http://[::1] x", "http://10.0.0.80/a": "debian release http://10.0.0.80/a x"} {
+	for addr, want := range map[string]string{"http://[::1]:80/": "debian release http://[::1] x", "http://[::1]": "debian release http://[::1] x", "http://10.0.0.80/a": "debian release http://10.0.0.80/a x",
+		"file:///srv/debian": "debian release file:///srv/debian x", "file:/srv//debian/": "debian release file:///srv/debian x"} {
 		if got := (Source{URL: addr, Suite: "x"}).memory(); got != want {
 			t.Errorf("%s: %s", addr, got)
 		}

@@ -1,4 +1,4 @@
-// Package fetch downloads over HTTP(S) into the content store. What is wanted is
+// Package fetch downloads over HTTP(S), or from a copy on the disk (file:///), into the content store. What is wanted is
 // given as plain values: URL, size, SHA-256. Bytes are hashed as they stream,
 // under a size cap, and only what has the right digest is ever filed.
 //
@@ -133,6 +133,8 @@ func New(s *store.Store, o Options) *Client {
 	h := o.retrying()
 	if t, ok := h.HTTPClient.Transport.(*http.Transport); ok { // the library makes one for each client
 		t.ResponseHeaderTimeout = o.Stall
+		t.RegisterProtocol("file", http.NewFileTransport(http.Dir("/")))
+		h.HTTPClient.CheckRedirect = onTheWeb
 		t.DialContext = (&net.Dialer{Timeout: o.Stall, KeepAlive: 30 * time.Second}).DialContext
 	}
 	if o.Client != nil {
@@ -142,6 +144,17 @@ func New(s *store.Store, o Options) *Client {
 		h.RetryMax = 0
 	}
 	return &Client{store: s, opt: o, http: h}
+}
+
+// onTheWeb lets no server send a client to the host's own files.
+func onTheWeb(req *http.Request, via []*http.Request) error {
+	if s := req.URL.Scheme; s != "http" && s != "https" {
+		return fmt.Errorf("%w: a redirect to a %s: address", ErrRefused, s)
+	}
+	if len(via) >= 10 {
+		return fmt.Errorf("%w: the tenth redirect in a row", ErrRefused)
+	}
+	return nil
 }
 
 // Get returns the path of the item's blob in the store, downloading it if the
@@ -258,8 +271,8 @@ func (c *Client) tries(ctx context.Context, addr string, use func(r io.Reader, l
 
 func (c *Client) once(ctx context.Context, addr string, use func(r io.Reader, length int64) error) error {
 	u, err := url.Parse(addr)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return errors.New("want an http:// or https:// address")
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file" || (u.Host == "") != (u.Scheme == "file") {
+		return errors.New("want an http://, https:// or file:/// address")
 	}
 	if c.opt.Offline {
 		return ErrOffline

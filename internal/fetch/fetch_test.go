@@ -179,6 +179,28 @@ func TestAllKeepsTheOrderAndCounts(t *testing.T) {
 	}
 }
 
+// TestFiles: a file is fetched like any other address, and no server can name one.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a+b"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.RedirectHandler("file://"+dir+"/a+b", http.StatusFound))
+	t.Cleanup(srv.Close)
+	c, _ := client(t, fetch.Options{Retries: -1})
+	for addr, is := range map[string]error{srv.URL: fetch.ErrRefused, "file://" + dir + "/gone": fetch.ErrNotFound, "file://" + dir: fetch.ErrRefused, "file://localhost" + dir + "/a+b": nil} {
+		if _, err := c.Get(t.Context(), fetch.Item{URL: addr, SHA256: digest(text)}); err == nil || !errors.Is(err, is) && is != nil {
+			t.Errorf("%s: %v, want %v", addr, err, is)
+		}
+	}
+	if _, err := c.Get(t.Context(), fetch.Item{URL: "file://" + dir + "/a%2bb", Size: 1, SHA256: digest(text)}); !errors.Is(err, fetch.ErrMismatch) {
+		t.Errorf("a larger file: %v", err)
+	}
+	if path, err := c.Get(t.Context(), fetch.Item{URL: "file://" + dir + "/a%2bb", Size: int64(len(text)), SHA256: digest(text)}); err != nil || !strings.Contains(path, digest(text)[7:]) {
+		t.Errorf("%s, %v", path, err)
+	}
+}
+
 // TestPartsAddUp: Parts are counted together, and one that fails leaves no trace.
 func TestPartsAddUp(t *testing.T) {
 	base, _ := faults(t)
