@@ -15,6 +15,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/imgbuild/imgbuild/internal/deb"
 )
 
 // Source is one suite of one archive, as a line of sources.list says it.
@@ -74,7 +76,7 @@ type Package struct {
 	conflicts  string
 	breaks     string
 	provides   string
-	virtual    []alternative // provides, read
+	virtual    []deb.Relation // provides, read
 
 	source   int // of the sources, which it is from
 	weight   int // apt's pin priority of the source

@@ -19,7 +19,7 @@ import (
 // pkg is a package of a test: files by path, where "-> x" is a link and "/" a folder.
 func pkg(t *testing.T, name, version, fields string, files, members map[string]string) *Package {
 	t.Helper()
-	control, err := deb.ParseParagraph(fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\n%s", name, version, fields))
+	control, err := deb.ParseParagraph(fmt.Appendf(nil, "Package: %s\nVersion: %s\nArchitecture: amd64\n%s", name, version, fields))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/imgbuild/imgbuild/internal/deb"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -101,7 +102,8 @@ func (u *unifier) leadsToFolder(at string, n *tree.Node) bool {
 
 // replaces says whether p may take other's files (Debian policy 7.6.1).
 func (p *Package) replaces(other *Package) bool {
-	for _, either := range p.Control.Relations("Replaces") {
+	all, _ := deb.ParseRelations(p.Control.Get("Replaces"), p.Arch) // what cannot be read replaces nothing
+	for _, either := range all {
 		for _, r := range either {
 			if r.Package == other.Name && r.Satisfies(other.Version) {
 				return true
