@@ -3,9 +3,11 @@ package bill
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"path"
 	"strings"
 
+	"github.com/imgbuild/imgbuild/internal/deb"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -27,19 +29,18 @@ func readPackages(root *tree.Tree, arch string) ([]*Component, error) {
 		}
 	}
 	var out []*Component
-	for paragraph := range strings.SplitSeq(string(text), "\n\n") {
-		fields := map[string]string{}
-		for line := range strings.Lines(paragraph) {
-			if key, value, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, " ") {
-				fields[key] = strings.TrimSpace(value)
-			}
+	err = deb.EachParagraph(bytes.NewReader(text), []string{"Package", "Status", "Version", "Architecture", "Maintainer"}, func(p deb.Paragraph) error {
+		name := p.Get("Package")
+		if name == "" || !strings.HasSuffix(p.Get("Status"), " installed") {
+			return nil
 		}
-		if fields["Package"] == "" || !strings.HasSuffix(fields["Status"], " installed") {
-			continue
-		}
-		version := strings.NewReplacer("+", "%2B", ":", "%3A").Replace(fields["Version"])
-		out = append(out, &Component{Kind: Package, Name: fields["Package"], Version: fields["Version"], Supplier: fields["Maintainer"],
-			PURL: "pkg:deb/" + distribution + "/" + strings.ReplaceAll(fields["Package"], "+", "%2B") + "@" + version + "?arch=" + fields["Architecture"]})
+		version := strings.NewReplacer("+", "%2B", ":", "%3A").Replace(p.Get("Version"))
+		out = append(out, &Component{Kind: Package, Name: name, Version: p.Get("Version"), Supplier: p.Get("Maintainer"),
+			PURL: "pkg:deb/" + distribution + "/" + strings.ReplaceAll(name, "+", "%2B") + "@" + version + "?arch=" + p.Get("Architecture")})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading dpkg's status: %w", err)
 	}
 	return out, nil
 }

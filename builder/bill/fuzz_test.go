@@ -16,10 +16,7 @@ func FuzzDpkg(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		packages, err := readPackages(root, "amd64")
-		if err != nil {
-			t.Fatal(err)
-		}
+		packages, _ := readPackages(root, "amd64")
 		(&owners{tree: root, by: map[string]*Component{}}).claimPackages(packages)
 	})
 }

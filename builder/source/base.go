@@ -81,6 +81,9 @@ func (s *Set) Base(ctx context.Context, pins []lock.Pin) ([]string, error) {
 	if base[0].Source == "oci" {
 		return s.baseOCI(ctx, base[0])
 	}
+	for _, p := range base { // packages live as long as layers made of them, so that a later imgbuild can make others
+		s.opt.Store.Touch(p.Digest)
+	}
 	if s.opt.BaseBuilder == ByMmdebstrap {
 		return s.bootstrapped(ctx, base)
 	}
@@ -95,7 +98,11 @@ func (s *Set) bootstrapped(ctx context.Context, pins []lock.Pin) ([]string, erro
 		if err := run.Need(DebianTools); err != nil {
 			return "", err
 		}
-		b, file, err := s.fetchBase(ctx, pins)
+		b, err := debianBase(lock.Request{Name: pins[0].Request}, s.opt.Arch)
+		if err != nil {
+			return "", err
+		}
+		file, err := s.packages(ctx, pins, true)
 		if err != nil {
 			return "", err
 		}
@@ -117,35 +124,31 @@ func (s *Set) laid(ctx context.Context, pins []lock.Pin) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := func(p lock.Pin) (string, error) { return s.opt.Store.Get(p.Digest) }
-	if !kept(s.opt.Store, pins) {
-		if b, file, err = s.fetchBase(ctx, pins); err != nil {
-			return nil, err
-		}
+	have := kept(s.opt.Store, pins)
+	file, err := s.packages(ctx, pins, !have)
+	if err != nil {
+		return nil, err
+	}
+	if !have {
 		defer s.opt.Report.Stage("laying out the base " + b.Name)()
 	}
 	return b.Lay(ctx, s.opt.Store, pins, file)
 }
 
-// fetchBase gets the pinned packages, and says which file holds a pin.
-func (s *Set) fetchBase(ctx context.Context, pins []lock.Pin) (b DebianBase, file func(lock.Pin) (string, error), err error) {
-	done := s.opt.Report.Stage(fmt.Sprintf("fetching %d packages", len(pins)))
-	items := make([]fetch.Item, len(pins))
-	for i, p := range pins {
-		items[i] = fetch.Item{URL: p.URL, Size: p.Size, SHA256: p.Digest}
-	}
+// packages says which file holds a pinned package: all of them are fetched now, or each
+// when it is asked for, as that of a damaged layer is.
+func (s *Set) packages(ctx context.Context, pins []lock.Pin, now bool) (file func(lock.Pin) (string, error), err error) {
+	item := func(p lock.Pin) fetch.Item { return fetch.Item{URL: p.URL, Size: p.Size, SHA256: p.Digest} }
 	client := fetch.New(s.opt.Store, fetch.Options{Offline: s.opt.Offline, Progress: func(done, total int64) { s.opt.Report.Progress("packages", done, total, "B") }})
-	files, err := client.All(ctx, items)
-	done()
-	if err != nil {
-		return b, nil, err
+	if now {
+		defer s.opt.Report.Stage(fmt.Sprintf("fetching %d packages", len(pins)))()
+		items := make([]fetch.Item, len(pins))
+		for i, p := range pins {
+			items[i] = item(p)
+		}
+		_, err = client.All(ctx, items)
 	}
-	byDigest := map[string]string{}
-	for i, p := range pins {
-		byDigest[p.Digest] = files[i]
-	}
-	b, err = debianBase(lock.Request{Name: pins[0].Request}, s.opt.Arch)
-	return b, func(p lock.Pin) (string, error) { return byDigest[p.Digest], nil }, err
+	return func(p lock.Pin) (string, error) { return client.Get(ctx, item(p)) }, err
 }
 
 // Store is the content store that the sources file into.

@@ -55,13 +55,14 @@ func (b DebianBase) Resolve(ctx context.Context, opt Options) ([]lock.Pin, error
 }
 
 func (b DebianBase) read(ctx context.Context, opt Options) (*debian.Universe, error) {
-	sources, err := b.sources()
+	defer opt.Report.Stage("reading the package indices of " + b.Suite)()
+	archive := debian.Archive{Store: opt.Store, Fetch: fetch.New(opt.Store, fetch.Options{Offline: opt.Offline,
+		Progress: func(done, total int64) { opt.Report.Progress("package indices", done, total, "B") }}),
+		Arch: debian.Arch(b.Arch), Now: repro.Now(), Note: opt.Report.Note}
+	sources, err := b.sources(func(s debian.Source) error { return archive.Check(ctx, s) })
 	if err != nil {
 		return nil, err
 	}
-	defer opt.Report.Stage("reading the package indices of " + b.Suite)()
-	archive := debian.Archive{Store: opt.Store, Fetch: fetch.New(opt.Store, fetch.Options{Offline: opt.Offline}),
-		Arch: debian.Arch(b.Arch), Now: repro.Now(), Note: opt.Report.Note}
 	all, err := archive.Read(ctx, sources)
 	if err != nil {
 		return nil, fmt.Errorf("reading the package indices: %w", err)
@@ -83,19 +84,26 @@ func (b DebianBase) solve(all *debian.Universe) ([]lock.Pin, error) {
 }
 
 // sources are the suite, its updates and its security updates, and then the
-// operator's own repositories.
-func (b DebianBase) sources() ([]debian.Source, error) {
+// operator's own repositories. Of several that the host knows, check says which is Debian's.
+func (b DebianBase) sources(check func(debian.Source) error) ([]debian.Source, error) {
 	keys, err := b.keys()
 	if err != nil {
 		return nil, err
 	}
+	main := []string{"main"}
 	mirror, security := b.Mirror, ""
 	if mirror == "" {
-		if mirror, security, err = b.hostMirror(); err != nil {
+		mirrors, securities, err := b.hostMirrors()
+		if err != nil {
+			return nil, err
+		}
+		if mirror, err = first(mirrors, debian.Source{Suite: b.Suite, Components: main, Keys: keys}, check); err != nil {
+			return nil, err
+		}
+		if security, err = first(securities, debian.Source{Suite: b.Suite + "-security", Components: main, Keys: keys}, check); err != nil {
 			return nil, err
 		}
 	}
-	main := []string{"main"}
 	out := []debian.Source{
 		{URL: mirror, Suite: b.Suite, Components: main, Keys: keys},
 		{URL: mirror, Suite: b.Suite + "-updates", Components: main, Keys: keys, Optional: true},
@@ -135,29 +143,50 @@ func (b DebianBase) keys() (debian.Keys, error) {
 	return keys.With(host), err
 }
 
-// hostMirror is the Debian archive that the host's apt is told of, and that of its
-// security updates, if any. Whether they are Debian's their signatures say.
-func (b DebianBase) hostMirror() (mirror, security string, err error) {
+// hostMirrors are the archives that the host's apt is told of and that could be Debian's, and those that
+// could have its security updates. A stranger's may have such an address: signatures tell.
+func (b DebianBase) hostMirrors() (mirrors, securities []string, err error) {
 	folder := cmp.Or(b.apt, aptFolder)
 	listed, err := debian.ReadListed(folder)
 	if err != nil {
-		return "", "", fmt.Errorf("looking for a Debian mirror: %w; set base.mirror", err)
+		return nil, nil, fmt.Errorf("looking for a Debian mirror: %w; set base.mirror", err)
 	}
 	for _, l := range listed {
 		if !slices.Contains(l.Components, "main") || !strings.HasPrefix(l.URL, "http") || strings.ContainsAny(l.URL, "@?") { // a password would get into the lock
 			continue
 		}
-		if _, ok := replaceElement(l.URL, "debian", ""); ok && mirror == "" {
-			mirror = l.URL
-		}
-		if _, ok := replaceElement(l.URL, "debian-security", ""); ok && security == "" {
-			security = l.URL
+		for element, to := range map[string]*[]string{"debian": &mirrors, "debian-security": &securities} {
+			if _, ok := replaceElement(l.URL, element, ""); ok && !slices.Contains(*to, l.URL) {
+				*to = append(*to, l.URL)
+			}
 		}
 	}
-	if mirror == "" {
-		return "", "", fault.New(fault.Spec, "no Debian mirror is known: %s lists none (http or https, …/debian, component main); set base.mirror to the address of one", folder)
+	if mirrors == nil {
+		err = fault.New(fault.Spec, "no Debian mirror is known: %s lists none (http or https, …/debian, component main); set base.mirror to the address of one", folder)
 	}
-	return mirror, security, nil
+	return mirrors, securities, err
+}
+
+// first is the first address that has the source; a single one is told apart when it is read.
+func first(addrs []string, src debian.Source, check func(debian.Source) error) (string, error) {
+	var errs error
+	for _, src.URL = range addrs {
+		if len(addrs) == 1 {
+			return src.URL, nil
+		}
+		err := check(src)
+		if err == nil {
+			return src.URL, nil
+		}
+		if errs != nil {
+			err = fmt.Errorf("%w; %w", errs, err)
+		}
+		errs = err
+	}
+	if errs != nil {
+		errs = fmt.Errorf("no mirror that this host's apt lists will do, set base.mirror: %w", errs)
+	}
+	return "", errs
 }
 
 // replaceElement puts another element into an address's path, if it has the old one.

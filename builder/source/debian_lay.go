@@ -21,9 +21,6 @@ import (
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
-// The recipes change whenever the same packages would give other layers, or another one on top.
-const layerRecipe, topRecipe = "1", "2"
-
 // laying is a base on its way: a layer for each package, one more for a kernel's indices, and
 // one on top for what maintainer scripts would have made. The store keeps each by its key.
 type laying struct {
@@ -77,14 +74,14 @@ func (l laying) each(ctx context.Context, work func(ctx context.Context, i int) 
 }
 
 func layerKey(p lock.Pin) string {
-	return fmt.Sprintf("package layer %s %s %s", layerRecipe, p.Digest, strings.Join(leaveOut, " "))
+	return fmt.Sprintf("package layer %s %s %s", dpkg.LayerRecipe, p.Digest, strings.Join(leaveOut, " "))
 }
 
 func indicesKey(p lock.Pin) string { return "kernel indices of " + layerKey(p) }
 
 func (l laying) topKey() string {
 	text, _ := json.Marshal([]any{l.pins, leaveOut}) // plain data cannot fail
-	return fmt.Sprintf("base top %s %s %x", topRecipe, dpkg.Revision(), sha256.Sum256(text))
+	return fmt.Sprintf("base top %s %x", dpkg.Revision(), sha256.Sum256(text))
 }
 
 // kept says whether the store has all layers of a base, so that no package needs to be fetched.

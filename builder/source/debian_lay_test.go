@@ -8,14 +8,20 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/fetch"
+	"github.com/imgbuild/imgbuild/internal/report"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -92,6 +98,78 @@ func TestLay(t *testing.T) {
 	again, err := DebianBase{Name: "debian-trixie"}.Lay(context.Background(), s, pins, func(lock.Pin) (string, error) { return "", errors.New("asked for") })
 	if err != nil || !slices.Equal(again, layers) || !kept(s, pins) {
 		t.Error(again, err)
+	}
+}
+
+// keptBase is a least base whose layers are in the store, and a server that has its packages.
+func keptBase(t *testing.T) (o Options, dir string, pins []lock.Pin) {
+	dir = t.TempDir()
+	s, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pins, file := leastBase(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, _ := file(lock.Pin{Name: path.Base(r.URL.Path)})
+		http.ServeFile(w, r, name)
+	}))
+	t.Cleanup(server.Close)
+	for i := range pins {
+		pins[i].Request, pins[i].Kind, pins[i].Source, pins[i].URL = "debian-trixie", lock.KindBase, "debian", server.URL+"/"+pins[i].Name
+	}
+	o = Options{Arch: "amd64", Store: s, Report: report.Discard{}}
+	if _, err := New(o).Base(t.Context(), pins); err != nil {
+		t.Fatal(err)
+	}
+	return o, dir, pins
+}
+
+// TestPackagesLiveAsLongAsTheirLayers: what is in use can be laid out anew without a network.
+func TestPackagesLiveAsLongAsTheirLayers(t *testing.T) {
+	o, dir, pins := keptBase(t)
+	blobs, err := filepath.Glob(filepath.Join(dir, "blobs/*"))
+	if err != nil || len(blobs) != 5 {
+		t.Fatal(blobs, err)
+	}
+	for _, b := range blobs {
+		if err := os.Chtimes(b, time.Now().Add(-48*time.Hour), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Offline = true
+	if _, err := New(o).Base(t.Context(), pins); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := o.Store.Prune(time.Now().Add(-24 * time.Hour)); err != nil || len(gone) != 0 {
+		t.Errorf("%v, %v", gone, err)
+	}
+}
+
+// TestDamagedLayer: its package is fetched anew where it is gone, and without a network the error says so.
+func TestDamagedLayer(t *testing.T) {
+	o, dir, pins := keptBase(t)
+	for _, key := range []string{layerKey(pins[0]), laying{pins: bySize(pins)}.topKey()} {
+		for _, offline := range []bool{true, false} {
+			digest, ok := o.Store.Lookup(key)
+			if !ok {
+				t.Fatal(key)
+			}
+			blob := filepath.Join(dir, "blobs", strings.TrimPrefix(digest, "sha256:"))
+			if err := errors.Join(os.Chmod(blob, 0o600), os.WriteFile(blob, []byte("damaged"), 0o600), os.Remove(filepath.Join(dir, "blobs", strings.TrimPrefix(pins[0].Digest, "sha256:")))); err != nil {
+				t.Fatal(err)
+			}
+			o.Offline = offline
+			if _, err := New(o).Base(t.Context(), pins); offline != errors.Is(err, fetch.ErrOffline) || !offline && err != nil {
+				t.Errorf("%s, offline %v: %v", key, offline, err)
+			}
+			if !offline {
+				continue
+			}
+			o.Offline = false // for the next round all is there
+			if _, err := New(o).Base(t.Context(), pins); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

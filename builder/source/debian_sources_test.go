@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
@@ -44,8 +45,11 @@ func TestSources(t *testing.T) {
 			want: []string{"trixie of http://own.example/x/debian", "trixie-updates of http://own.example/x/debian?", "trixie-security of http://own.example/x/debian-security?"}},
 		"a snapshot": {base: DebianBase{Mirror: "http://own.example/archive/debian/20260131T120000Z"},
 			want: []string{"trixie of http://own.example/archive/debian/20260131T120000Z", "trixie-updates of http://own.example/archive/debian/20260131T120000Z?", "trixie-security of http://own.example/archive/debian-security/20260131T120000Z?"}},
-		"another layout":         {base: DebianBase{Mirror: "http://own.example/apt"}, want: []string{"trixie of http://own.example/apt", "trixie-updates of http://own.example/apt?"}},
-		"only a stranger's":      {apt: map[string]string{"sources.list": third, "sources.list.d/a.list.bak": "deb http://mirror.example/debian bookworm main\n"}, want: []string{"!no Debian mirror is known"}},
+		"another layout":    {base: DebianBase{Mirror: "http://own.example/apt"}, want: []string{"trixie of http://own.example/apt", "trixie-updates of http://own.example/apt?"}},
+		"only a stranger's": {apt: map[string]string{"sources.list": third, "sources.list.d/a.list.bak": "deb http://mirror.example/debian bookworm main\n"}, want: []string{"!no Debian mirror is known"}},
+		"a mirror with a password": {apt: map[string]string{"sources.list": "deb http://me:secret@mirror.example/debian bookworm main\n", "sources.list.d/a.sources": "Types: deb\nURIs: https://mirror.example/debian?key=secret http://me@mirror.example/debian-security http://open.example/debian\nSuites: x\nComponents: main\n"},
+			want: []string{"trixie of http://open.example/debian", "trixie-updates of http://open.example/debian?", "trixie-security of http://open.example/debian-security?"}},
+		"only such ones":         {apt: map[string]string{"sources.list": "deb http://me:secret@mirror.example/debian bookworm main\n"}, want: []string{"!no Debian mirror is known"}},
 		"nothing":                {want: []string{"!set base.mirror"}},
 		"a file that is damaged": {apt: map[string]string{"sources.list.d/a.sources": "Types deb\n"}, want: []string{"!a.sources: line 1 is no field; set base.mirror"}},
 		"no keyring":             {base: DebianBase{Mirror: "http://own.example/debian", Keyring: "/no/such/file"}, want: []string{"!reading a keyring"}},
@@ -58,7 +62,12 @@ func TestSources(t *testing.T) {
 			for file, text := range c.apt {
 				writeTo(t, filepath.Join(b.apt, file), text)
 			}
-			sources, err := b.sources()
+			sources, err := b.sources(func(s debian.Source) error {
+				if strings.Contains(s.URL, "stranger") {
+					return errors.New(s.URL + " is signed by a stranger")
+				}
+				return nil
+			})
 			var got []string
 			for _, s := range sources {
 				got = append(got, s.String()+map[bool]string{true: "?"}[s.Optional])
@@ -105,6 +114,9 @@ func TestResolve(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+	if done, total, _ := strings.Cut(notes.steps["package indices"], " of "); done == "" || done+" B" != total {
+		t.Errorf("of the indices was heard: %s", notes.steps)
+	}
 	if !strings.Contains(notes.String(), "trixie-security of "+archive.URL+"-security is not there") {
 		t.Errorf("nothing tells that there are no security updates: %s", notes)
 	}
@@ -121,6 +133,35 @@ func TestResolve(t *testing.T) {
 		req.Args = c.args
 		if _, err := New(opt).ResolveBase(t.Context(), req); !errors.Is(err, c.is) || fault.KindOf(err) != c.kind {
 			t.Errorf("%s: %s: %v", name, fault.KindOf(err), err)
+		}
+	}
+}
+
+// TestStrangersMirror: of the archives that the host lists, the one that is signed for Debian is read.
+func TestStrangersMirror(t *testing.T) {
+	opt, notes := options(t)
+	archive, stranger := archivetest.New(t), archivetest.New(t)
+	key, ring := archivetest.Key(t)
+	other, _ := archivetest.Key(t)
+	b := DebianBase{Name: "debian-trixie", Suite: "trixie", Arch: "amd64", Keyring: filepath.Join(t.TempDir(), "debian.pgp"), apt: t.TempDir()}
+	writeTo(t, b.Keyring, string(ring))
+	writeTo(t, filepath.Join(b.apt, "sources.list"), "deb [signed-by=/k] "+stranger.URL+" trixie main\ndeb "+archive.URL+" trixie main\n")
+	when := repro.Now().Add(-time.Hour)
+	publish := func(at *archivetest.Archive, suite string, key *openpgp.Entity, packages string) {
+		at.Publish(t, archivetest.Suite{Name: suite, Date: when, Key: key, Packages: packages})
+	}
+	publish(stranger, "trixie", other, "Package: evil\nEssential: yes\n")
+	publish(archive, "trixie", key, "Package: base\nEssential: yes\n")
+	pins, err := b.Resolve(t.Context(), opt)
+	if err != nil || len(pins) != 1 || pins[0].URL != archive.URL+"/pool/base.deb" || strings.Contains(notes.String(), stranger.URL) {
+		t.Errorf("%v, %v, %s", pins, err, notes)
+	}
+	archive.Remove("InRelease")
+	publish(archive, "sid", key, "Package: base\nEssential: yes\n")
+	_, err = b.Resolve(t.Context(), opt)
+	for _, want := range []string{"trixie of " + stranger.URL + ": the signature does not hold", "trixie of " + archive.URL + ": ", "set base.mirror"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
 		}
 	}
 }

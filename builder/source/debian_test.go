@@ -19,6 +19,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/internal/debian"
 	"github.com/imgbuild/imgbuild/internal/fetch"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/profiles"
@@ -74,9 +75,11 @@ func TestAgainstApt(t *testing.T) {
 			opt, _ := options(t)
 			b := DebianBase{Name: "debian-trixie", Suite: "trixie", Arch: arch, hostKeys: "/no/such/file"} // the keys on board suffice
 			dir := t.TempDir()
-			sources, err := b.sources()
+			archive := debian.Archive{Store: opt.Store, Fetch: fetch.New(opt.Store, fetch.Options{}), Arch: arch, Now: time.Now()}
+			check := func(s debian.Source) error { return archive.Check(t.Context(), s) }
+			sources, err := b.sources(check)
 			if err == nil {
-				_, err = fetch.New(opt.Store, fetch.Options{}).Small(t.Context(), sources[0].URL+"/dists/trixie/InRelease", 1<<20)
+				err = check(sources[0])
 			}
 			if err != nil {
 				t.Skip(err) // no mirror is known here, or it does not answer
@@ -88,7 +91,7 @@ func TestAgainstApt(t *testing.T) {
 			}
 			ours := time.Since(began)
 			began = time.Now()
-			if err := b.updateApt(t.Context(), dir); err != nil {
+			if err := b.updateApt(t.Context(), dir, sources); err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("indices of %d packages: %v, apt-get update %v", all.Len(), ours.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
@@ -116,8 +119,8 @@ func TestAgainstApt(t *testing.T) {
 }
 
 // updateApt has apt read the same sources, in a folder of its own.
-func (b DebianBase) updateApt(ctx context.Context, dir string) error {
-	if err := b.prepareApt(dir); err != nil {
+func (b DebianBase) updateApt(ctx context.Context, dir string, sources []debian.Source) error {
+	if err := b.prepareApt(dir, sources); err != nil {
 		return err
 	}
 	return run.Run(ctx, run.Cmd{Name: "apt-get", Args: []string{"-qq", "update"}, Env: aptEnv(dir)})
@@ -136,18 +139,14 @@ func (b DebianBase) byApt(ctx context.Context, dir string) ([]lock.Pin, error) {
 }
 
 // prepareApt writes an apt configuration that touches nothing of the host but its keyrings.
-func (b DebianBase) prepareApt(dir string) error {
-	sources, err := b.sourcesList()
-	if err != nil {
-		return err
-	}
+func (b DebianBase) prepareApt(dir string, sources []debian.Source) error {
 	for _, sub := range []string{"lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return err
 		}
 	}
 	conf := strings.NewReplacer("@DIR@", dir, "@ARCH@", b.Arch).Replace(aptConf)
-	for name, text := range map[string]string{"status": "", "sources.list": sources, "apt.conf": conf} {
+	for name, text := range map[string]string{"status": "", "sources.list": sourcesList(sources), "apt.conf": conf} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -182,14 +181,13 @@ Acquire::Retries "5";
 #clear APT::Update::Post-Invoke-Success;
 `
 
-// sourcesList says to apt what Resolve reads. A suite that is not there is not asked for.
-func (b DebianBase) sourcesList() (string, error) {
-	sources, err := b.sources()
+// sourcesList says to apt what Resolve reads.
+func sourcesList(sources []debian.Source) string {
 	var out strings.Builder
 	for _, s := range sources {
 		fmt.Fprintf(&out, "deb %s %s %s\n", s.URL, s.Suite, strings.Join(s.Components, " "))
 	}
-	return out.String(), err
+	return out.String()
 }
 
 // parseURIs reads apt-get --print-uris: 'URL' file size SHA256:hex.

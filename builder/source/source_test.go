@@ -43,10 +43,16 @@ func self(t *testing.T) []byte {
 type notes struct {
 	mu    sync.Mutex
 	lines []string
+	steps map[string]string // what was last heard of each
 }
 
-func (*notes) Stage(string) func()                   { return func() {} }
-func (*notes) Progress(string, int64, int64, string) {}
+func (*notes) Stage(string) func() { return func() {} }
+func (n *notes) Progress(step string, done, total int64, unit string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.steps[step] = fmt.Sprintf("%d of %d %s", done, total, unit)
+}
+
 func (n *notes) Note(format string, args ...any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -62,7 +68,7 @@ func options(t *testing.T) (Options, *notes) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &notes{}
+	n := &notes{steps: map[string]string{}}
 	return Options{Arch: "amd64", Kubernetes: "1.37.2", Store: s, Report: n}, n
 }
 

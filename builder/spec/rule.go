@@ -29,6 +29,7 @@ const (
 	reference  = `^[A-Za-z0-9./~][A-Za-z0-9._/:+~-]*(@sha256:[0-9a-f]{64})?$`
 	anyPath    = `^[A-Za-z0-9._/~+@-]+$`
 	webAddress = `^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/+=:@-]*)?$`
+	mirror     = `^(https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/+=:@-]*)?|file:///[A-Za-z0-9._~/+=:@-]+)$`
 )
 
 // rules has one entry for every string of a Node, by path; "[]" stands for any item
@@ -43,13 +44,13 @@ var rules = map[string]rule{
 
 	"base.name":       {Enum: baseNames()},
 	"base.oci":        {Pattern: reference, Want: "an image reference or a folder", Hint: `write it as "registry.example/os:tag" or "./layout"`},
-	"base.mirror":     {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
+	"base.mirror":     {Pattern: mirror, Want: "an http(s) or file:/// URL", Hint: "a user name, password or query has no place in it"},
 	"base.keyring":    {Pattern: anyPath, Want: "a file name", Hint: pathHint},
 	"base.builder":    {Enum: baseBuilders},
 	"base.kernel":     {Enum: kernels},
 	"base.packages[]": {Pattern: `^[a-z0-9][a-z0-9+.-]+$`, Want: "a Debian package name", Hint: "use lower-case letters, digits and + - . (at least two)"},
 
-	"base.repositories[].url":          {Pattern: webAddress, Want: "an http(s) URL", Hint: "a user name, password or query has no place in it"},
+	"base.repositories[].url":          {Pattern: mirror, Want: "an http(s) or file:/// URL", Hint: "a user name, password or query has no place in it"},
 	"base.repositories[].suite":        {Pattern: `^[A-Za-z0-9][A-Za-z0-9._/+-]*$`, Want: "a suite", Hint: `write it as "trixie"`},
 	"base.repositories[].components[]": {Pattern: `^[A-Za-z0-9][A-Za-z0-9._+-]*$`, Want: "a component", Hint: `write it as "main"`},
 	"base.repositories[].keyring":      {Pattern: anyPath, Want: "a file name", Hint: pathHint},

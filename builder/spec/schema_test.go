@@ -116,6 +116,7 @@ var good = []string{
 	"",
 	"role: worker\narch: amd64\n",
 	"base: {name: debian-trixie, mirror: \"http://mirror.example/debian\", kernel: generic, packages: [vim-tiny, g++]}\n",
+	"base: {mirror: \"file:///srv/mirror/debian\"}\n",
 	"base: {mirror: \"http://mirror.example/debian/20260131T120000Z\", keyring: ./debian.pgp, repositories: [{url: \"https://packages.example/debian\", suite: stable, components: [main, extra], keyring: keys/own.asc}]}\n",
 	"base: {oci: \"registry.example:5000/os/debian:13\"}\n",
 	"base: {oci: \"registry.example/os@sha256:" + "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" + "\"}\n",

@@ -69,7 +69,7 @@ type Base struct {
 	Name string `json:"name,omitempty"`
 	// An OCI image reference, or a folder with an OCI layout, instead of a name. It must hold a kernel and systemd.
 	OCI string `json:"oci,omitempty"`
-	// Package mirror, an http(s) URL; that of a snapshot (…/debian/20260131T120000Z) gives the packages of that day. Left out: the Debian mirror that this host's apt uses.
+	// Package mirror, an http(s) URL or a file:/// URL of a copy on this host's disk; that of a snapshot (…/debian/20260131T120000Z) gives the packages of that day. Left out: the Debian mirror that this host's apt uses.
 	Mirror string `json:"mirror,omitempty"`
 	// File with the OpenPGP keys that alone may sign for the mirror. Left out: Debian's.
 	Keyring string `json:"keyring,omitempty"`
@@ -87,7 +87,7 @@ type Base struct {
 
 // Repository is one suite of a package repository.
 type Repository struct {
-	// Its address, an http(s) URL: what lies below has dists/SUITE/InRelease.
+	// Its address, an http(s) or file:/// URL: what lies below has dists/SUITE/InRelease.
 	URL string `json:"url"`
 	// Suite or codename, as its Release says it.
 	Suite string `json:"suite"`

@@ -5,10 +5,13 @@ package archivetest
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +45,7 @@ type Suite struct {
 	Index          func(packed []byte) []byte // changes Packages.xz before it is listed
 	Key            *openpgp.Entity
 	NotAutomatic   bool
+	Detached       bool // Release and Release.gpg, no InRelease
 }
 
 // Key makes a signing key. Its keyring is the second value.
@@ -114,6 +118,19 @@ func (a *Archive) Put(name string, text []byte) {
 	a.files[name] = text
 }
 
+// Save writes all files into a folder on the disk.
+func (a *Archive) Save(t testing.TB, dir string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for name, text := range a.files {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, text, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Remove takes away every file whose path has the part.
 func (a *Archive) Remove(part string) {
 	a.mu.Lock()
@@ -164,7 +181,11 @@ func (a *Archive) Publish(t testing.TB, s Suite, folder ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	dist := path.Join(at, "dists", s.Name)
-	a.files[path.Join(dist, "InRelease")] = Sign(t, s.Key, release, s.Date)
+	if s.Detached {
+		a.files[path.Join(dist, "Release")], a.files[path.Join(dist, "Release.gpg")] = []byte(release), detached(t, s.Key, release, s.Date)
+	} else {
+		a.files[path.Join(dist, "InRelease")] = Sign(t, s.Key, release, s.Date)
+	}
 	a.files[path.Join(dist, folderOf, "Packages.xz")] = packed
 	a.files[path.Join(dist, folderOf, fmt.Sprintf("by-hash/SHA256/%x", sha256.Sum256(packed)))] = packed
 }
@@ -181,6 +202,16 @@ func Sign(t testing.TB, key *openpgp.Entity, text string, at time.Time) []byte {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func detached(t testing.TB, key *openpgp.Entity, text string, at time.Time) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	params := &openpgp.SignParams{Config: &packet.Config{Time: func() time.Time { return at }}}
+	if err := openpgp.ArmoredDetachSign(&out, []*openpgp.Entity{key}, strings.NewReader(text), params); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()

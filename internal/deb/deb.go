@@ -95,7 +95,7 @@ func (p *Package) readControl(open func() (io.ReadCloser, error)) error {
 		return errors.New("control.tar: it holds no control file")
 	}
 	delete(p.Members, "control")
-	if p.Control, err = ParseParagraph(string(text)); err != nil {
+	if p.Control, err = ParseParagraph(text); err != nil {
 		return fmt.Errorf("control: %w", err)
 	}
 	return nil

@@ -155,7 +155,7 @@ func TestHostilePackages(t *testing.T) {
 		"no control":               {pack(t, "debian-binary", head, "control.tar", archive(), "data.tar.gz", data), "no control file"},
 		"control outside":          {pack(t, "debian-binary", head, "control.tar", archive(entry{"../postinst", tar.TypeReg, ""}), "data.tar.gz", data), "not a plain file at its top"},
 		"control is a link":        {pack(t, "debian-binary", head, "control.tar", archive(entry{"./control", tar.TypeSymlink, "/etc/passwd"}), "data.tar.gz", data), "not a plain file at its top"},
-		"control field twice":      {pack(t, "debian-binary", head, "control.tar", archive(entry{"./control", tar.TypeReg, control + "Version: 2\n"}), "data.tar.gz", data), "Version comes twice"},
+		"control field twice":      {pack(t, "debian-binary", head, "control.tar", archive(entry{"./control", tar.TypeReg, control + "Version: 2\n"}), "data.tar.gz", data), "Version stands there twice"},
 		"other format":             {pack(t, "debian-binary", []byte("3.0\n"), "control.tar", plain, "data.tar.gz", data), "no Debian package of format 2"},
 		"wrong order":              {pack(t, "debian-binary", head, "data.tar.gz", data, "control.tar", plain), "must come in this order"},
 		"empty":                    {pack(t), "the ar archive is empty"},
@@ -176,20 +176,50 @@ func TestSatisfies(t *testing.T) {
 		{"1.0~rc1", "<<", "1.0", true}, {"1.0-1", "<<", "1.0", false}, {"1:0.1", ">>", "2", true}, {"1.10", ">=", "1.9", true},
 		{"1.0", "=", "1.0", true}, {"1.0a", "<<", "1.0+", true}, {"2.41-12+deb13u1", "<=", "2.41-12", false}, {"1", "", "", true}, {"1", "=", "no version!", false},
 	} {
-		if got := (Relation{"a", c.operator, c.want}).Satisfies(c.have); got != c.is {
+		if got := (Relation{"a", "", c.operator, c.want}).Satisfies(c.have); got != c.is {
 			t.Errorf("%s %s %s: %v", c.have, c.operator, c.want, got)
 		}
 	}
 }
 
 func TestRelations(t *testing.T) {
-	p, err := ParseParagraph("Replaces: a, b (<< 2:1.0~), c:any (>= 1) | d\n")
-	if err != nil {
-		t.Fatal(err)
+	got, err := ParseRelations("a, b (<< 2:1.0~), c:any (>= 1) | d,\n e [arm64], f [amd64] | g [!amd64]", "amd64")
+	if want := "[a b (<< 2:1.0~) c:any (>= 1) | d f]"; fmt.Sprint(got) != want || err != nil {
+		t.Errorf("got %s, %v, want %s", got, err, want)
 	}
-	want := "[[{a  }] [{b << 2:1.0~}] [{c >= 1} {d  }]]"
-	if got := fmt.Sprint(p.Relations("Replaces")); got != want {
-		t.Errorf("got %s, want %s", got, want)
+	for _, bad := range []string{"a (", "a (<= 1 2)", "a (< 1)", "a (= )", "a:b-c-d-e-f"} {
+		if got, err := ParseRelations(bad, "amd64"); err == nil {
+			t.Errorf("%q is %s", bad, got)
+		}
+	}
+}
+
+// TestEachParagraph: what is wanted comes as it is written, and nothing else.
+func TestEachParagraph(t *testing.T) {
+	read := func(text string, wanted ...string) (out []string, err error) {
+		err = EachParagraph(strings.NewReader(text), wanted, func(p Paragraph) error {
+			out = append(out, p.String())
+			return nil
+		})
+		return out, err
+	}
+	got, err := read("# first\n\nA: 1 \nb:\n x\n  y \n\n \t\nC: 3\r\n#\nc2: 4\n\nX: 1\n x\n", "A", "B", "C")
+	if want := []string{"A: 1\nB:\n x\n  y\n", "C: 3\n", ""}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := read("a: 1\nB : 2\nc:  3\n\tx\n\n"); err != nil || !slices.Equal(got, []string{"a: 1\nB : 2\nc: 3\n\tx\n"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	for text, want := range map[string]string{" x\n": "line 1 continues no field", "A: 1\n\n x\n": "line 3 continues no field", "A\n": "line 1 is no field", ":x\n": "line 1 is no field",
+		"A:\na: 1\n": "line 2: a stands there twice", "A: " + strings.Repeat("x", longestLine): "a line is longer than"} {
+		if _, err := read(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.20q: %v, want %q", text, err, want)
+		}
+	}
+	for _, text := range []string{"", "\n", "A: 1\n\nB: 2\n"} {
+		if p, err := ParseParagraph([]byte(text)); err == nil {
+			t.Errorf("%q is %q", text, p)
+		}
 	}
 }
 

@@ -1,77 +1,126 @@
 package deb
 
 import (
+	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 )
 
+// longestLine bounds one line of a control file; the longest in Debian has some 100 kB.
+const longestLine = 4 << 20
+
 // Field is one field of a control paragraph: its value is as written, continuation
-// lines included, without the line feed at its end.
+// lines included, without blanks and line feeds at its end.
 type Field struct{ Name, Value string }
 
 // Paragraph is a control paragraph (deb822(5)), its fields in their order.
 type Paragraph []Field
 
-// ParseParagraph reads one paragraph.
-func ParseParagraph(text string) (Paragraph, error) {
+// EachParagraph calls fn for each paragraph with those of its fields that are wanted,
+// which are spelt as here; nil wants all. The paragraph is fn's until it returns.
+func EachParagraph(r io.Reader, wanted []string, fn func(Paragraph) error) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), longestLine)
 	var p Paragraph
-	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
-		line = strings.TrimSuffix(line, "\n")
-		switch {
-		case strings.HasPrefix(line, "#"):
-		case line == "":
-			return nil, fmt.Errorf("more than one paragraph")
-		case line[0] == ' ' || line[0] == '\t':
-			if len(p) == 0 {
-				return nil, fmt.Errorf("a continuation line %q before any field", line)
-			}
-			p[len(p)-1].Value += "\n" + line
-		default:
-			name, value, ok := strings.Cut(line, ":")
-			if !ok || name == "" {
-				return nil, fmt.Errorf("line %q is no field", line)
-			}
-			if p.Get(name) != "" {
-				return nil, fmt.Errorf("field %s comes twice", name)
-			}
-			p = append(p, Field{name, strings.TrimLeft(value, " \t")})
+	name, open := "", false // of the field that is being read; between paragraphs none is open
+	var value []byte
+	keep := func() {
+		if name != "" {
+			p = append(p, Field{name, string(bytes.TrimRight(value, " \t\r\n"))})
 		}
 	}
-	return p, nil
+	end := func() error {
+		if !open {
+			return nil
+		}
+		keep()
+		err := fn(p)
+		p, name, open = p[:0], "", false
+		return err
+	}
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Bytes()
+		switch {
+		case len(line) == 0 || line[0] <= ' ' && len(bytes.TrimSpace(line)) == 0:
+			if err := end(); err != nil {
+				return err
+			}
+		case line[0] == '#':
+		case line[0] == ' ' || line[0] == '\t':
+			if !open {
+				return fmt.Errorf("line %d continues no field", n)
+			}
+			if name != "" {
+				value = append(append(value, '\n'), line...)
+			}
+		default:
+			key, rest, ok := bytes.Cut(line, []byte(":"))
+			if !ok || len(key) == 0 {
+				return fmt.Errorf("line %d is no field", n)
+			}
+			keep()
+			if open, name = true, spelt(key, wanted); name == "" {
+				continue
+			}
+			if p.index(name) >= 0 {
+				return fmt.Errorf("line %d: %s stands there twice", n, name)
+			}
+			value = append(value[:0], bytes.TrimLeft(rest, " \t")...)
+		}
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("a line is longer than %d bytes", longestLine)
+	} else if err != nil {
+		return err
+	}
+	return end()
 }
 
-// Get returns a field's value, or "". The case of its name does not matter.
-func (p Paragraph) Get(name string) string {
-	for _, f := range p {
-		if strings.EqualFold(f.Name, name) {
-			return f.Value
-		}
+// spelt is a field's name as it is wanted, or empty.
+func spelt(key []byte, wanted []string) string {
+	if wanted == nil {
+		return string(key)
+	}
+	if i := slices.IndexFunc(wanted, func(w string) bool { return len(w) == len(key) && strings.EqualFold(w, string(key)) }); i >= 0 {
+		return wanted[i]
 	}
 	return ""
 }
 
-// Relation is one alternative of a field such as Depends: a package, an operator
-// (<<, <=, =, >=, >> or none) and a version.
-type Relation struct{ Package, Operator, Version string }
-
-// Relations reads a field of relations: those that are separated by commas, each with its alternatives.
-func (p Paragraph) Relations(field string) (out [][]Relation) {
-	for all := range strings.SplitSeq(p.Get(field), ",") {
-		var either []Relation
-		for one := range strings.SplitSeq(all, "|") {
-			name, rest, _ := strings.Cut(strings.TrimSpace(one), "(")
-			name, _, _ = strings.Cut(strings.TrimSpace(name), ":") // an architecture
-			rest, _, _ = strings.Cut(rest, ")")
-			op := strings.TrimRight(rest[:len(rest)-len(strings.TrimLeft(rest, "<>="))], " ")
-			if name != "" {
-				either = append(either, Relation{name, op, strings.TrimSpace(rest[len(op):])})
-			}
+// ParseParagraph reads the one paragraph that a text has.
+func ParseParagraph(text []byte) (p Paragraph, err error) {
+	err = EachParagraph(bytes.NewReader(text), nil, func(one Paragraph) error {
+		if p != nil {
+			return errors.New("there is more than one paragraph")
 		}
-		if either != nil {
-			out = append(out, either)
+		p = slices.Clone(one)
+		return nil
+	})
+	if err == nil && p == nil {
+		err = errors.New("it is empty")
+	}
+	return p, err
+}
+
+// Get returns a field's value, or "". The case of its name does not matter.
+func (p Paragraph) Get(name string) string {
+	if i := p.index(name); i >= 0 {
+		return p[i].Value
+	}
+	return ""
+}
+
+func (p Paragraph) index(name string) int {
+	for i := range p {
+		if len(p[i].Name) == len(name) && strings.EqualFold(p[i].Name, name) {
+			return i
 		}
 	}
-	return out
+	return -1
 }
 
 // String is the paragraph's text, its fields in their order.

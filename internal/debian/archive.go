@@ -61,6 +61,14 @@ func (a *Archive) Read(ctx context.Context, sources []Source) (*Universe, error)
 	return u, nil
 }
 
+// Check says whether a source is there, of that suite, of its time, and signed by one of its keys.
+func (a *Archive) Check(ctx context.Context, src Source) error {
+	if _, err := a.release(ctx, src); err != nil {
+		return src.errorf("%w", err)
+	}
+	return nil
+}
+
 // index is an index that lies in the store.
 type index struct {
 	name, packing string
@@ -106,23 +114,24 @@ func (a *Archive) index(ctx context.Context, src Source, rel *release, name stri
 	if rel.byHash {
 		plain := item.URL
 		item.URL = src.dist(path.Join(path.Dir(name), "by-hash", "SHA256", f.sha256))
-		got, err := a.Fetch.Get(ctx, item)
+		got, err := a.Fetch.Part(ctx, item)
 		if !errors.Is(err, fetch.ErrNotFound) {
 			return got, err
 		}
 		item.URL = plain
 	}
-	return a.Fetch.Get(ctx, item)
+	return a.Fetch.Part(ctx, item)
 }
 
-// release gets, verifies and judges a source's InRelease; nil where an optional source is not there.
+// release gets, verifies and judges a source's Release; nil where an optional source is not there.
 func (a *Archive) release(ctx context.Context, src Source) (*release, error) {
-	key := "debian release " + strings.TrimSuffix(src.URL, "/") + " " + src.Suite
+	key := src.memory()
 	newest, err := a.newest(key)
 	if err != nil {
 		return nil, err
 	}
-	message, err := a.Fetch.Small(ctx, src.dist("InRelease"), largestRelease)
+	at := src.moment(a.Now)
+	text, err := a.signed(ctx, src, at)
 	if errors.Is(err, fetch.ErrNotFound) && src.Optional && newest.IsZero() {
 		if a.Note != nil {
 			a.Note("%s is not there: no package is taken from it", src)
@@ -132,11 +141,6 @@ func (a *Archive) release(ctx context.Context, src Source) (*release, error) {
 	if errors.Is(err, fetch.ErrNotFound) {
 		return nil, fmt.Errorf("%w; below an archive's address lies dists/%s/InRelease", err, src.Suite)
 	}
-	if err != nil {
-		return nil, err
-	}
-	at := src.moment(a.Now)
-	text, err := src.Keys.open(message, at)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +155,33 @@ func (a *Archive) release(ctx context.Context, src Source) (*release, error) {
 		err = a.Store.Remember(key, rel.date.Format(time.RFC3339))
 	}
 	return rel, err
+}
+
+// signed gets what a source says of itself and a known key has signed: InRelease or, on a mirror that
+// has none, Release with its signature in Release.gpg.
+func (a *Archive) signed(ctx context.Context, src Source, at time.Time) ([]byte, error) {
+	message, missing := a.Fetch.Small(ctx, src.dist("InRelease"), largestRelease)
+	if missing == nil {
+		return src.Keys.open(message, at)
+	}
+	if !errors.Is(missing, fetch.ErrNotFound) {
+		return nil, missing
+	}
+	text, err := a.Fetch.Small(ctx, src.dist("Release"), largestRelease)
+	if errors.Is(err, fetch.ErrNotFound) {
+		return nil, missing
+	}
+	if err != nil {
+		return nil, err
+	}
+	sig, err := a.Fetch.Small(ctx, src.dist("Release.gpg"), largestRelease)
+	if errors.Is(err, fetch.ErrNotFound) {
+		return nil, fmt.Errorf("%w: there is neither InRelease nor Release.gpg beside Release; take another mirror", ErrSignature)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return src.Keys.detached(text, sig, at)
 }
 
 // newest is the date of the newest Release that was good under the key; zero where none is known.

@@ -7,10 +7,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/google/go-cmp/cmp"
 
@@ -157,6 +159,63 @@ func TestBadRelease(t *testing.T) {
 	}
 }
 
+// TestDetached: what has no InRelease is judged by Release and Release.gpg, as strictly.
+func TestDetached(t *testing.T) {
+	stranger, _ := archivetest.Key(t)
+	binary := func(b []byte) []byte {
+		block, err := armor.Decode(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, _ := io.ReadAll(block.Body)
+		return out
+	}
+	for name, spoil := range map[string]func(*world){"armoured": nil, "binary": func(w *world) { w.Change("Release.gpg", binary) }} {
+		w := newWorld(t)
+		w.suite(t, func(s *archivetest.Suite) { s.Detached = true })
+		if spoil != nil {
+			spoil(w)
+		}
+		if got, err := w.solve(t.Context(), []string{"tool"}); err != nil || got != "base 1, lib 1, tool 1" {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+		w.suite(t, func(s *archivetest.Suite) { s.Date = now.Add(-2 * day) }) // by InRelease, for a change
+		if _, err := w.solve(t.Context(), nil); !errors.Is(err, debian.ErrRollback) {
+			t.Errorf("%s, and an older one: %v", name, err)
+		}
+	}
+	for name, c := range map[string]bad{
+		"Release is not there": {nil, func(w *world) { w.Remove("Release") }, "InRelease: not found", fetch.ErrNotFound},
+		"no signature":         {nil, func(w *world) { w.Remove("Release.gpg") }, "neither InRelease nor Release.gpg", debian.ErrSignature},
+		"an empty signature":   {nil, func(w *world) { w.Change("Release.gpg", func([]byte) []byte { return nil }) }, "by keys that it does not name", debian.ErrSignature},
+		"no signature at all":  {nil, func(w *world) { w.Change("Release.gpg", func([]byte) []byte { return []byte("<html>") }) }, "the signature does not hold", debian.ErrSignature},
+		"a key, not a signature": {nil, func(w *world) {
+			w.Change("Release.gpg", func(b []byte) []byte {
+				return bytes.ReplaceAll(b, []byte("PGP SIGNATURE"), []byte("PGP PUBLIC KEY BLOCK"))
+			})
+		}, "it is unreadable", debian.ErrSignature},
+		"cut off": {nil, func(w *world) { w.Change("Release.gpg", func(b []byte) []byte { return b[:len(b)/2] }) }, "the signature does not hold", debian.ErrSignature},
+		"changed after it was signed": {nil, func(w *world) {
+			w.Change("/Release", func(b []byte) []byte { return bytes.Replace(b, []byte("Origin: Test"), []byte("Origin: Evil"), 1) })
+		}, "invalid signature", debian.ErrSignature},
+		"more than what is signed": {nil, func(w *world) { w.Change("/Release", func(b []byte) []byte { return append(b, "X: y\n"...) }) }, "invalid signature", debian.ErrSignature},
+		"signed by an unknown key": {func(s *archivetest.Suite) { s.Key = stranger }, nil, fmt.Sprintf("it is by key %016X, none", stranger.PrimaryKey.KeyId), debian.ErrSignature},
+		"an InRelease that is bad": {nil, func(w *world) { w.Put("debian/dists/trixie/InRelease", []byte("Suite: trixie\n")) }, "no clear-signed message", debian.ErrSignature},
+		"expired":                  {func(s *archivetest.Suite) { s.Until = now.Add(-time.Hour) }, nil, "valid until", debian.ErrExpired},
+		"a signature that stalls":  {nil, func(w *world) { w.Stall("Release.gpg") }, "nothing came for 3s", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			more := c.suite
+			c.suite = func(s *archivetest.Suite) {
+				if s.Detached = true; more != nil {
+					more(s)
+				}
+			}
+			c.holds(t)
+		})
+	}
+}
+
 func TestBadIndex(t *testing.T) {
 	packages := func(text string) func(*archivetest.Suite) {
 		return func(s *archivetest.Suite) { s.Packages = text }
@@ -223,6 +282,13 @@ func TestRollback(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.suite(t, func(s *archivetest.Suite) { s.Date = now.Add(-2 * day) })
+	for _, spelt := range []string{w.URL + "/", strings.Replace(w.URL, "http:", "HTTP:", 1)} {
+		src := w.source()
+		src.URL = spelt
+		if _, err := w.solve(t.Context(), nil, src); !errors.Is(err, debian.ErrRollback) {
+			t.Errorf("an older Release of %s: %v", spelt, err)
+		}
+	}
 	_, err := w.solve(t.Context(), nil)
 	if want := "got that of 2026-05-30 12:00 UTC, had that of 2026-05-31 12:00 UTC"; !errors.Is(err, debian.ErrRollback) || !strings.Contains(err.Error(), want) {
 		t.Errorf("an older Release: %v", err)
@@ -236,6 +302,26 @@ func TestRollback(t *testing.T) {
 	w.suite(t, func(s *archivetest.Suite) { s.Date = now })
 	if _, err := w.solve(t.Context(), nil); err != nil {
 		t.Errorf("a newer one: %v", err)
+	}
+}
+
+// TestOnTheDisk: a mirror in a folder is read as one on the web is.
+func TestOnTheDisk(t *testing.T) {
+	w, dir := newWorld(t), t.TempDir()
+	w.suite(t, func(s *archivetest.Suite) {
+		s.Packages = "Package: base\nEssential: yes\nFilename: pool/base_1+b_all.deb\n"
+	})
+	w.Save(t, dir)
+	src := w.source()
+	src.URL = "file://" + dir + "/debian"
+	none := src
+	none.Suite, none.Optional = "trixie-updates", true
+	u, err := w.reader.Read(t.Context(), []debian.Source{src, none})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packages, err := u.Solve(nil); err != nil || packages[0].URL != src.URL+"/pool/base_1%2bb_all.deb" || len(w.notes) != 1 {
+		t.Errorf("%+v, %v, %s", packages, err, w.notes)
 	}
 }
 

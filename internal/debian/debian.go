@@ -15,11 +15,13 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/imgbuild/imgbuild/internal/deb"
 )
 
 // Source is one suite of one archive, as a line of sources.list says it.
 type Source struct {
-	URL        string   // the archive's root, http or https
+	URL        string   // the archive's root: http, https or file
 	Suite      string   // such as trixie or trixie-security
 	Components []string // such as main
 	Keys       Keys     // one of them must have signed
@@ -44,6 +46,20 @@ func escape(name string) string {
 
 var asApt = strings.NewReplacer("+", "%2b", "~", "%7e")
 
+// memory is what the newest Release of the source is remembered by: its address, however it is spelt,
+// by http or https. By what a Release says of itself a mirror that lags behind another would be
+// shut out, and whoever may sign for one archive could date another one's future.
+func (s Source) memory() string {
+	addr := strings.TrimSuffix(s.URL, "/")
+	if u, err := url.Parse(s.URL); err == nil && u.Scheme == "file" {
+		addr = "file://" + path.Clean(u.Path)
+	} else if err == nil && u.Host != "" {
+		host := strings.TrimSuffix(strings.ToLower(u.Host), map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
+		addr = "http://" + strings.TrimSuffix(host, ".") + strings.TrimSuffix(path.Clean("/"+u.Path), "/")
+	}
+	return "debian release " + addr + " " + s.Suite
+}
+
 // Package is one package of an index: where it lies and what it is to have.
 type Package struct {
 	Name, Version, Arch string // Arch is Debian's word; "all" for every architecture
@@ -60,7 +76,7 @@ type Package struct {
 	conflicts  string
 	breaks     string
 	provides   string
-	virtual    []alternative // provides, read
+	virtual    []deb.Relation // provides, read
 
 	source   int // of the sources, which it is from
 	weight   int // apt's pin priority of the source

@@ -13,6 +13,8 @@ import (
 
 	"github.com/therootcompany/xz"
 	"pault.ag/go/debian/version"
+
+	"github.com/imgbuild/imgbuild/internal/deb"
 )
 
 // largestIndex bounds an index whose unpacked size the Release does not say.
@@ -60,7 +62,7 @@ var priorities = []string{"required", "important", "standard", "optional", "extr
 
 // readPackages reads a Packages index of a source and calls add for every package of it.
 func readPackages(r io.Reader, src Source, add func(*Package)) error {
-	return eachParagraph(r, indexFields, func(p paragraph) error {
+	return deb.EachParagraph(r, indexFields, func(p deb.Paragraph) error {
 		pkg, err := readPackage(p, src)
 		if err == nil {
 			add(pkg)
@@ -70,29 +72,29 @@ func readPackages(r io.Reader, src Source, add func(*Package)) error {
 }
 
 // readPackage judges one entry: all of it ends up in a lock or on a command line.
-func readPackage(p paragraph, src Source) (*Package, error) {
-	name := p["Package"]
+func readPackage(p deb.Paragraph, src Source) (*Package, error) {
+	name := p.Get("Package")
 	if !packageName.MatchString(name) {
 		return nil, fmt.Errorf("%q is no package's name", name)
 	}
-	if _, err := version.Parse(p["Version"]); err != nil {
-		return nil, fmt.Errorf("package %s: %q: %w", name, p["Version"], err)
+	if _, err := version.Parse(p.Get("Version")); err != nil {
+		return nil, fmt.Errorf("package %s: %q: %w", name, p.Get("Version"), err)
 	}
-	file := path.Clean(p["Filename"])
-	if !fs.ValidPath(file) || file == "." || strings.ContainsFunc(file, unprintable) || slices.Contains(strings.Split(p["Filename"], "/"), "..") {
-		return nil, fmt.Errorf("package %s: Filename %q is no path in the archive", name, p["Filename"])
+	file := path.Clean(p.Get("Filename"))
+	if !fs.ValidPath(file) || file == "." || strings.ContainsFunc(file, unprintable) || slices.Contains(strings.Split(p.Get("Filename"), "/"), "..") {
+		return nil, fmt.Errorf("package %s: Filename %q is no path in the archive", name, p.Get("Filename"))
 	}
-	size, err := strconv.ParseInt(p["Size"], 10, 64)
+	size, err := strconv.ParseInt(p.Get("Size"), 10, 64)
 	if err != nil || size <= 0 {
-		return nil, fmt.Errorf("package %s: %q is no Size", name, p["Size"])
+		return nil, fmt.Errorf("package %s: %q is no Size", name, p.Get("Size"))
 	}
-	if !isSHA256(p["SHA256"]) {
+	if !isSHA256(p.Get("SHA256")) {
 		return nil, fmt.Errorf("package %s has no SHA256", name)
 	}
-	return &Package{Name: name, Version: p["Version"], Arch: p["Architecture"], URL: src.at(file), Size: size, SHA256: p["SHA256"],
-		essential: p["Essential"] == "yes", important: p["Important"] == "yes" || p["Protected"] == "yes",
-		multiArch: p["Multi-Arch"], priority: rank(p["Priority"]),
-		preDepends: p["Pre-Depends"], depends: p["Depends"], conflicts: p["Conflicts"], breaks: p["Breaks"], provides: p["Provides"]}, nil
+	return &Package{Name: name, Version: p.Get("Version"), Arch: p.Get("Architecture"), URL: src.at(file), Size: size, SHA256: p.Get("SHA256"),
+		essential: p.Get("Essential") == "yes", important: p.Get("Important") == "yes" || p.Get("Protected") == "yes",
+		multiArch: p.Get("Multi-Arch"), priority: rank(p.Get("Priority")),
+		preDepends: p.Get("Pre-Depends"), depends: p.Get("Depends"), conflicts: p.Get("Conflicts"), breaks: p.Get("Breaks"), provides: p.Get("Provides")}, nil
 }
 
 func unprintable(r rune) bool { return r <= ' ' || r > '~' }

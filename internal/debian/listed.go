@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/deb"
 )
 
 // Listed is one archive that a host's apt is told of.
@@ -96,13 +98,13 @@ func ParseLine(line string) (Listed, error) {
 
 // parseStanzas reads the deb822 style.
 func parseStanzas(text []byte) (out []Listed, err error) {
-	err = eachParagraph(bytes.NewReader(text), []string{"Types", "URIs", "Suites", "Components", "Enabled"}, func(p paragraph) error {
+	err = deb.EachParagraph(bytes.NewReader(text), []string{"Types", "URIs", "Suites", "Components", "Enabled"}, func(p deb.Paragraph) error {
 		off := []string{"no", "false", "without", "off", "disable", "0"}
-		if !slices.Contains(strings.Fields(p["Types"]), "deb") || slices.Contains(off, strings.ToLower(p["Enabled"])) {
+		if !slices.Contains(strings.Fields(p.Get("Types")), "deb") || slices.Contains(off, strings.ToLower(p.Get("Enabled"))) {
 			return nil
 		}
-		for _, addr := range strings.Fields(p["URIs"]) {
-			out = append(out, Listed{URL: addr, Suites: strings.Fields(p["Suites"]), Components: strings.Fields(p["Components"])})
+		for _, addr := range strings.Fields(p.Get("URIs")) {
+			out = append(out, Listed{URL: addr, Suites: strings.Fields(p.Get("Suites")), Components: strings.Fields(p.Get("Components"))})
 		}
 		return nil
 	})

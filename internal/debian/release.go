@@ -1,7 +1,6 @@
 package debian
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"path"
@@ -9,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/imgbuild/imgbuild/internal/deb"
 )
 
 // Bad news about a Release file.
@@ -39,39 +40,38 @@ type file struct {
 }
 
 func parseRelease(text []byte) (*release, error) {
-	var r *release
-	err := eachParagraph(bytes.NewReader(text), nil, func(p paragraph) (err error) {
-		if r != nil {
-			return errors.New("there is more than one paragraph")
-		}
-		r = &release{suite: p["Suite"], codename: p["Codename"], arches: strings.Fields(p["Architectures"]),
-			byHash: p["Acquire-By-Hash"] == "yes", weight: 500, files: map[string]file{}}
-		r.allApart = slices.Contains(r.arches, "all") && !slices.Contains(strings.Fields(p["No-Support-for-Architecture-all"]), "Packages")
-		if p["NotAutomatic"] == "yes" {
-			if r.weight = 1; p["ButAutomaticUpgrades"] == "yes" {
-				r.weight = 100
-			}
-		}
-		for _, c := range strings.Fields(p["Components"]) {
-			r.components = append(r.components, path.Base(c)) // security suites say updates/main, and mean main
-		}
-		if r.date, err = parseDate(p["Date"]); err != nil {
-			return fmt.Errorf("its Date: %w", err)
-		}
-		if until, ok := p["Valid-Until"]; ok {
-			if r.until, err = parseDate(until); err != nil {
-				return fmt.Errorf("its Valid-Until: %w", err)
-			}
-		}
-		return r.list(p["SHA256"])
-	})
-	if err == nil && r == nil {
-		err = errors.New("it is empty")
-	}
+	r, err := readRelease(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading the Release: %w", err)
 	}
 	return r, nil
+}
+
+func readRelease(text []byte) (*release, error) {
+	p, err := deb.ParseParagraph(text)
+	if err != nil {
+		return nil, err
+	}
+	r := &release{suite: p.Get("Suite"), codename: p.Get("Codename"), arches: strings.Fields(p.Get("Architectures")),
+		byHash: p.Get("Acquire-By-Hash") == "yes", weight: 500, files: map[string]file{}}
+	r.allApart = slices.Contains(r.arches, "all") && !slices.Contains(strings.Fields(p.Get("No-Support-for-Architecture-all")), "Packages")
+	if p.Get("NotAutomatic") == "yes" {
+		if r.weight = 1; p.Get("ButAutomaticUpgrades") == "yes" {
+			r.weight = 100
+		}
+	}
+	for _, c := range strings.Fields(p.Get("Components")) {
+		r.components = append(r.components, path.Base(c)) // security suites say updates/main, and mean main
+	}
+	if r.date, err = parseDate(p.Get("Date")); err != nil {
+		return nil, fmt.Errorf("its Date: %w", err)
+	}
+	if until := p.Get("Valid-Until"); until != "" {
+		if r.until, err = parseDate(until); err != nil {
+			return nil, fmt.Errorf("its Valid-Until: %w", err)
+		}
+	}
+	return r, r.list(p.Get("SHA256"))
 }
 
 // list reads the SHA256 field: digest, size and path on each line.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/imgbuild/imgbuild/internal/deb"
 )
 
 // ErrUnsolvable says that no set of packages has all that was asked for.
@@ -93,7 +95,7 @@ type choice struct {
 type enmity struct {
 	of   *Package
 	verb string
-	what alternative
+	what deb.Relation
 }
 
 // broken says why a package cannot be had, from the one asked for down.
@@ -140,7 +142,7 @@ func (s *solution) choose(p *Package, why choice) *broken {
 		return &broken{why: err.Error()}
 	}
 	for _, e := range enemies {
-		for _, q := range s.names[e.what.name] {
+		for _, q := range s.names[e.what.Package] {
 			if s.meet(e, q) {
 				return s.clash(e, q, p)
 			}
@@ -160,7 +162,7 @@ func (s *solution) choose(p *Package, why choice) *broken {
 		s.names[name] = append(s.names[name], p)
 	}
 	for _, e := range enemies {
-		s.against[e.what.name] = append(s.against[e.what.name], e)
+		s.against[e.what.Package] = append(s.against[e.what.Package], e)
 	}
 	return nil
 }
@@ -193,8 +195,8 @@ func (s *solution) clash(e enmity, with, second *Package) *broken {
 func (s *solution) called(p *Package) []string {
 	out := []string{p.Name}
 	for _, v := range s.u.provided(p) {
-		if !slices.Contains(out, v.name) {
-			out = append(out, v.name)
+		if !slices.Contains(out, v.Package) {
+			out = append(out, v.Package)
 		}
 	}
 	return out
@@ -212,7 +214,7 @@ func (s *solution) goBack(n int, done map[*Package]bool) {
 		}
 		enemies, _ := s.u.enmities(p) // read once before
 		for _, e := range enemies {
-			s.against[e.what.name] = slices.DeleteFunc(s.against[e.what.name], func(f enmity) bool { return f.of == p })
+			s.against[e.what.Package] = slices.DeleteFunc(s.against[e.what.Package], func(f enmity) bool { return f.of == p })
 		}
 	}
 }
@@ -240,10 +242,10 @@ func (s *solution) complete(p *Package, done map[*Package]bool) *broken {
 }
 
 // meetRelation makes one relation hold: by what is chosen, else by the first target that can be had.
-func (s *solution) meetRelation(p *Package, rel relation, done map[*Package]bool) *broken {
+func (s *solution) meetRelation(p *Package, rel deb.Alternatives, done map[*Package]bool) *broken {
 	var targets []*Package
-	for _, a := range rel.alternatives {
-		for _, q := range s.names[a.name] {
+	for _, a := range rel {
+		for _, q := range s.names[a.Package] {
 			if s.u.metBy(a, q) {
 				return nil
 			}
@@ -267,7 +269,7 @@ func (s *solution) meetRelation(p *Package, rel relation, done map[*Package]bool
 		}
 	}
 	if first == nil {
-		first = &broken{why: "which nothing has (" + s.u.nearest(rel.alternatives[0]) + ")"}
+		first = &broken{why: "which nothing has (" + s.u.nearest(rel[0]) + ")"}
 	}
 	first.final = final
 	return first
@@ -302,7 +304,7 @@ func (u *Universe) enmities(p *Package) ([]enmity, error) {
 			return nil, err
 		}
 		for _, rel := range rels {
-			for _, a := range rel.alternatives {
+			for _, a := range rel {
 				out = append(out, enmity{p, field.verb, a})
 			}
 		}

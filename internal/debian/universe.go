@@ -6,8 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"pault.ag/go/debian/dependency"
-	"pault.ag/go/debian/version"
+	"github.com/imgbuild/imgbuild/internal/deb"
 )
 
 // Universe is all packages of some sources, for one architecture. Of each name the
@@ -49,17 +48,7 @@ func better(p, than *Package) bool {
 	if p.weight != than.weight {
 		return p.weight > than.weight
 	}
-	return compareVersions(p.Version, than.Version) > 0
-}
-
-// compareVersions compares as Debian policy 5.6.12 says. What is no version is lower than what is.
-func compareVersions(a, b string) int {
-	x, errX := version.Parse(a)
-	y, errY := version.Parse(b)
-	if errX != nil || errY != nil {
-		return cmp.Compare(b2i(errX == nil), b2i(errY == nil))
-	}
-	return version.Compare(x, y)
+	return deb.CompareVersions(p.Version, than.Version) > 0
 }
 
 func b2i(b bool) int {
@@ -114,101 +103,18 @@ func (u *Universe) providing(name string) []*Package {
 	return u.providers[name]
 }
 
-// relation is one relation: alternatives of which one will do.
-type relation struct {
-	alternatives []alternative
-}
-
-type alternative struct {
-	name, arch string // arch is empty, any, or an architecture's name
-	op, number string // op is empty where any version will do
-}
-
-func (r relation) String() string {
-	var out []string
-	for _, a := range r.alternatives {
-		out = append(out, a.String())
-	}
-	return strings.Join(out, " | ")
-}
-
-func (a alternative) String() string {
-	s := a.name
-	if a.arch != "" {
-		s += ":" + a.arch
-	}
-	if a.op != "" {
-		s += fmt.Sprintf(" (%s %s)", a.op, a.number)
-	}
-	return s
-}
-
-// relations reads a field such as Depends (Debian policy 7.1) as it is for the architecture.
-func (u *Universe) relations(p *Package, field, text string) (out []relation, err error) {
-	if text == "" {
-		return nil, nil
-	}
-	defer func() { // the library panics at an architecture of many parts
-		if r := recover(); r != nil {
-			err = fmt.Errorf("package %s: %s: %q: %v", p, field, text, r)
-		}
-	}()
-	parsed, err := dependency.Parse(text)
+// relations reads a package's field such as Depends as it is for the architecture.
+func (u *Universe) relations(p *Package, field, text string) ([]deb.Alternatives, error) {
+	out, err := deb.ParseRelations(text, u.arch)
 	if err != nil {
-		return nil, fmt.Errorf("package %s: %s: %q: %w", p, field, text, err)
-	}
-	own, err := dependency.ParseArch(u.arch)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range parsed.Relations {
-		var rel relation
-		for _, may := range r.Possibilities {
-			if may.Architectures != nil && len(may.Architectures.Architectures) > 0 && !may.Architectures.Matches(own) {
-				continue
-			}
-			a := alternative{name: may.Name}
-			if may.Arch != nil {
-				a.arch = may.Arch.String()
-			}
-			if may.Version != nil {
-				a.op, a.number = may.Version.Operator, may.Version.Number
-				if _, err := version.Parse(a.number); err != nil || !slices.Contains(operators, a.op) {
-					return nil, fmt.Errorf("package %s: %s: %q is no version to hold against", p, field, a.op+" "+a.number)
-				}
-			}
-			rel.alternatives = append(rel.alternatives, a)
-		}
-		if len(rel.alternatives) > 0 {
-			out = append(out, rel)
-		}
+		return nil, fmt.Errorf("package %s: %s: %w", p, field, err)
 	}
 	return out, nil
 }
 
-// operators are those of Debian policy 7.1.
-var operators = []string{"<<", "<=", "=", ">=", ">>"}
-
-func holds(v, op, number string) bool {
-	c := compareVersions(v, number)
-	switch op {
-	case "<<":
-		return c < 0
-	case "<=":
-		return c <= 0
-	case "=":
-		return c == 0
-	case ">=":
-		return c >= 0
-	case ">>":
-		return c > 0
-	}
-	return op == ""
-}
-
 // metBy says whether a package, or something that it provides, is what is wanted.
-func (u *Universe) metBy(a alternative, p *Package) bool {
-	switch a.arch {
+func (u *Universe) metBy(a deb.Relation, p *Package) bool {
+	switch a.Arch {
 	case "", u.arch:
 	case "any":
 		if p.multiArch != "allowed" { // deb-control(5), Multi-Arch
@@ -217,11 +123,11 @@ func (u *Universe) metBy(a alternative, p *Package) bool {
 	default:
 		return false
 	}
-	if p.Name == a.name && holds(p.Version, a.op, a.number) {
+	if p.Name == a.Package && a.Satisfies(p.Version) {
 		return true
 	}
 	for _, v := range u.provided(p) {
-		if v.name == a.name && (a.op == "" || v.op == "=" && holds(v.number, a.op, a.number)) {
+		if v.Package == a.Package && (a.Operator == "" || v.Operator == "=" && a.Satisfies(v.Version)) {
 			return true
 		}
 	}
@@ -229,25 +135,25 @@ func (u *Universe) metBy(a alternative, p *Package) bool {
 }
 
 // provided is what a package provides: virtual names, some with a version (Debian policy 7.5).
-func (u *Universe) provided(p *Package) []alternative {
+func (u *Universe) provided(p *Package) []deb.Relation {
 	if p.provides == "" || p.virtual != nil {
 		return p.virtual
 	}
 	rels, _ := u.relations(p, "Provides", p.provides) // what cannot be read provides nothing
-	p.virtual = []alternative{}
+	p.virtual = []deb.Relation{}
 	for _, r := range rels {
-		p.virtual = append(p.virtual, r.alternatives...)
+		p.virtual = append(p.virtual, r...)
 	}
 	return p.virtual
 }
 
 // targets are the candidates that meet an alternative, as apt tries them.
-func (u *Universe) targets(a alternative) []*Package {
+func (u *Universe) targets(a deb.Relation) []*Package {
 	var out []*Package
-	if p := u.candidate(a.name); p != nil && u.metBy(a, p) {
+	if p := u.candidate(a.Package); p != nil && u.metBy(a, p) {
 		out = append(out, p)
 	}
-	for _, p := range u.providing(a.name) {
+	for _, p := range u.providing(a.Package) {
 		if !slices.Contains(out, p) && u.metBy(a, p) {
 			out = append(out, p)
 		}
@@ -256,17 +162,17 @@ func (u *Universe) targets(a alternative) []*Package {
 }
 
 // nearest says what there is instead of what an alternative wants.
-func (u *Universe) nearest(a alternative) string {
+func (u *Universe) nearest(a deb.Relation) string {
 	var have []string
-	for _, p := range u.versions[a.name] {
+	for _, p := range u.versions[a.Package] {
 		have = append(have, p.String())
 	}
 	if len(have) > 0 {
 		return "the nearest is " + strings.Join(have, ", ")
 	}
-	for _, p := range u.providing(a.name) {
+	for _, p := range u.providing(a.Package) {
 		for _, v := range u.provided(p) {
-			if v.name == a.name {
+			if v.Package == a.Package {
 				have = append(have, fmt.Sprintf("%s of %s", v, p.Name))
 			}
 		}

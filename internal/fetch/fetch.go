@@ -1,4 +1,4 @@
-// Package fetch downloads over HTTP(S) into the content store. What is wanted is
+// Package fetch downloads over HTTP(S), or from a copy on the disk (file:///), into the content store. What is wanted is
 // given as plain values: URL, size, SHA-256. Bytes are hashed as they stream,
 // under a size cap, and only what has the right digest is ever filed.
 //
@@ -55,7 +55,7 @@ type Options struct {
 	Client   *http.Client            // [one that keeps no state between hosts]
 	Retried  bool                    // the Client tries again by itself: only a body that breaks off is asked for anew
 	Answers  bool                    // of Retrying: what gets no answer is not asked for again
-	Progress func(done, total int64) // hears bytes of an All; total counts known sizes
+	Progress func(done, total int64) // hears bytes of an All, or of the Parts so far; total counts known sizes
 }
 
 // Client downloads into a store. It is safe for concurrent use.
@@ -63,6 +63,16 @@ type Client struct {
 	store *store.Store
 	opt   Options
 	http  *retryablehttp.Client
+	parts progress
+}
+
+// progress is how many bytes are there, of how many that were asked for.
+type progress struct{ done, total atomic.Int64 }
+
+func (c *Client) count(p *progress, n int64) {
+	if d := p.done.Add(n); c.opt.Progress != nil {
+		c.opt.Progress(d, p.total.Load())
+	}
 }
 
 // longest is how long a server may have a client wait (Retry-After).
@@ -123,6 +133,8 @@ func New(s *store.Store, o Options) *Client {
 	h := o.retrying()
 	if t, ok := h.HTTPClient.Transport.(*http.Transport); ok { // the library makes one for each client
 		t.ResponseHeaderTimeout = o.Stall
+		t.RegisterProtocol("file", http.NewFileTransport(http.Dir("/")))
+		h.HTTPClient.CheckRedirect = onTheWeb
 		t.DialContext = (&net.Dialer{Timeout: o.Stall, KeepAlive: 30 * time.Second}).DialContext
 	}
 	if o.Client != nil {
@@ -134,31 +146,46 @@ func New(s *store.Store, o Options) *Client {
 	return &Client{store: s, opt: o, http: h}
 }
 
+// onTheWeb lets no server send a client to the host's own files.
+func onTheWeb(req *http.Request, via []*http.Request) error {
+	if s := req.URL.Scheme; s != "http" && s != "https" {
+		return fmt.Errorf("%w: a redirect to a %s: address", ErrRefused, s)
+	}
+	if len(via) >= 10 {
+		return fmt.Errorf("%w: the tenth redirect in a row", ErrRefused)
+	}
+	return nil
+}
+
 // Get returns the path of the item's blob in the store, downloading it if the
 // store lacks it. Two Gets of one item, in any process, download it once.
 func (c *Client) Get(ctx context.Context, it Item) (string, error) {
 	return c.get(ctx, it, func(int64) {})
 }
 
+// Part is Get for one of many that are not known beforehand: the progress is that of all of them.
+func (c *Client) Part(ctx context.Context, it Item) (string, error) {
+	c.parts.total.Add(it.Size)
+	path, err := c.get(ctx, it, func(n int64) { c.count(&c.parts, n) })
+	if err != nil {
+		c.parts.total.Add(-it.Size)
+	}
+	return path, err
+}
+
 // All gets every item, several at a time, and returns their paths in the same
 // order. The first failure stops the rest.
 func (c *Client) All(ctx context.Context, items []Item) ([]string, error) {
-	var done atomic.Int64
-	var total int64
+	var all progress
 	for _, it := range items {
-		total += it.Size
-	}
-	count := func(n int64) {
-		if d := done.Add(n); c.opt.Progress != nil {
-			c.opt.Progress(d, total)
-		}
+		all.total.Add(it.Size)
 	}
 	paths := make([]string, len(items))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.opt.Parallel)
 	for i, it := range items {
 		group.Go(func() (err error) {
-			paths[i], err = c.get(ctx, it, count)
+			paths[i], err = c.get(ctx, it, func(n int64) { c.count(&all, n) })
 			return err
 		})
 	}
@@ -244,8 +271,8 @@ func (c *Client) tries(ctx context.Context, addr string, use func(r io.Reader, l
 
 func (c *Client) once(ctx context.Context, addr string, use func(r io.Reader, length int64) error) error {
 	u, err := url.Parse(addr)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return errors.New("want an http:// or https:// address")
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file" || (u.Host == "") != (u.Scheme == "file") {
+		return errors.New("want an http://, https:// or file:/// address")
 	}
 	if c.opt.Offline {
 		return ErrOffline

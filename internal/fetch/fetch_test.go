@@ -179,6 +179,49 @@ func TestAllKeepsTheOrderAndCounts(t *testing.T) {
 	}
 }
 
+// TestFiles: a file is fetched like any other address, and no server can name one.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a+b"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.RedirectHandler("file://"+dir+"/a+b", http.StatusFound))
+	t.Cleanup(srv.Close)
+	c, _ := client(t, fetch.Options{Retries: -1})
+	for addr, is := range map[string]error{srv.URL: fetch.ErrRefused, "file://" + dir + "/gone": fetch.ErrNotFound, "file://" + dir: fetch.ErrRefused, "file://localhost" + dir + "/a+b": nil} {
+		if _, err := c.Get(t.Context(), fetch.Item{URL: addr, SHA256: digest(text)}); err == nil || !errors.Is(err, is) && is != nil {
+			t.Errorf("%s: %v, want %v", addr, err, is)
+		}
+	}
+	if _, err := c.Get(t.Context(), fetch.Item{URL: "file://" + dir + "/a%2bb", Size: 1, SHA256: digest(text)}); !errors.Is(err, fetch.ErrMismatch) {
+		t.Errorf("a larger file: %v", err)
+	}
+	if path, err := c.Get(t.Context(), fetch.Item{URL: "file://" + dir + "/a%2bb", Size: int64(len(text)), SHA256: digest(text)}); err != nil || !strings.Contains(path, digest(text)[7:]) {
+		t.Errorf("%s, %v", path, err)
+	}
+}
+
+// TestPartsAddUp: Parts are counted together, and one that fails leaves no trace.
+func TestPartsAddUp(t *testing.T) {
+	base, _ := faults(t)
+	var got [][2]int64
+	c, _ := client(t, fetch.Options{Retries: -1, Progress: func(done, total int64) { got = append(got, [2]int64{done, total}) }})
+	size := int64(len(text))
+	for i, it := range []fetch.Item{{URL: base + "/short", Size: size, SHA256: digest(text)}, {URL: base + "/gone", Size: size, SHA256: digest(text)},
+		{URL: base + "/good", Size: size, SHA256: digest(text)}, {URL: base + "/good", Size: size, SHA256: digest(text)}} {
+		if _, err := c.Part(t.Context(), it); (err == nil) != (i > 1) {
+			t.Errorf("part %d: %v", i, err)
+		}
+	}
+	if last := len(got) - 1; last < 0 || got[last] != [2]int64{2 * size, 2 * size} {
+		t.Errorf("heard %v", got)
+	}
+	heard := len(got)
+	if _, err := c.Get(t.Context(), fetch.Item{URL: base + "/good", Size: size, SHA256: digest(text)}); err != nil || len(got) != heard {
+		t.Errorf("a Get is heard, %v", err)
+	}
+}
+
 func TestErrorsCarryNoSecret(t *testing.T) {
 	c, _ := client(t, fetch.Options{Retries: -1})
 	for _, addr := range []string{"http://user:hunter2@127.0.0.1:1/x?sig=hunter2", "ftp://user:hunter2@host/x", "http://[hunter2"} {

@@ -139,6 +139,16 @@ func (s *Store) eachAction(fn func(file, digest, key string) error) error {
 	return nil
 }
 
+// Touch counts as a use of the blob, if it is there, without a look at its bytes.
+func (s *Store) Touch(digest string) {
+	if checkDigest(digest) != nil {
+		return
+	}
+	if info, err := os.Stat(s.blob(digest)); err == nil {
+		s.touch(s.blob(digest), info)
+	}
+}
+
 // touch notes that a blob is used, in its access time, which the store alone
 // sets: mount options such as noatime do not matter. Failing to is no error.
 func (s *Store) touch(path string, info fs.FileInfo) {

@@ -69,8 +69,8 @@ func TestVerifyTakesDamagedAway(t *testing.T) {
 
 func TestPruneKeepsWhatIsUsed(t *testing.T) {
 	s, dir := open(t)
-	old, used := put(t, s, "hello"), put(t, s, "world!")
-	for key, digest := range map[string]string{"old": old, "used": used} {
+	old, used, touched := put(t, s, "hello"), put(t, s, "world!"), put(t, s, "more")
+	for key, digest := range map[string]string{"old": old, "used": used, "touched": touched} {
 		if err := s.Record(key, digest); err != nil {
 			t.Fatal(err)
 		}
@@ -79,6 +79,8 @@ func TestPruneKeepsWhatIsUsed(t *testing.T) {
 	if _, err := s.Get(used); err != nil { // counts as use
 		t.Fatal(err)
 	}
+	s.Touch(touched)
+	s.Touch("sha256:../../" + dir) // no digest: nothing happens
 	gone, err := s.Prune(time.Now().Add(-24 * time.Hour))
 	if err != nil || len(gone) != 1 || gone[0].Digest != old {
 		t.Fatalf("%+v, %v", gone, err)
@@ -89,7 +91,10 @@ func TestPruneKeepsWhatIsUsed(t *testing.T) {
 	if _, ok := s.Lookup("used"); !ok {
 		t.Error("a used blob is gone")
 	}
-	if files, err := os.ReadDir(filepath.Join(dir, "actions")); err != nil || len(files) != 1 {
+	if _, ok := s.Lookup("touched"); !ok {
+		t.Error("a touched blob is gone")
+	}
+	if files, err := os.ReadDir(filepath.Join(dir, "actions")); err != nil || len(files) != 2 {
 		t.Errorf("%d records left, %v", len(files), err)
 	}
 }

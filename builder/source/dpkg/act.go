@@ -9,13 +9,15 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
 // root is the tree that the deeds are done to.
 type root struct {
 	*tree.Tree
-	users users
+	packages []*Package
+	users    users
 }
 
 func (r *root) act(p *Package, d Deeds) error {
@@ -131,12 +133,31 @@ func (r *root) link(at, target string) error {
 	if err != nil {
 		return err
 	}
-	return r.Put(at, tree.Node{Mode: fs.ModeSymlink | 0o777, Link: target})
+	return r.replace(at, tree.Node{Mode: fs.ModeSymlink | 0o777, Link: target})
 }
 
-// text puts a file of root's, 0644, over whatever is there.
+// text puts a file of root's, 0644, over what is there.
 func (r *root) text(at string, text []byte) error {
-	return r.Put(at, tree.Node{Mode: 0o644, Content: tree.Bytes(text)})
+	return r.replace(at, tree.Node{Mode: 0o644, Content: tree.Bytes(text)})
+}
+
+// replace puts an entry where nothing, a file, a link or an empty folder is: with a full
+// folder all that packages have in it would be gone.
+func (r *root) replace(at string, n tree.Node) error {
+	if old, ok := r.Get(at); ok && old.Mode.IsDir() && !n.Mode.IsDir() {
+		for _, p := range r.Paths() {
+			if !strings.HasPrefix(p, at+"/") {
+				continue
+			}
+			for _, other := range r.packages {
+				if _, ok := other.Files.Get(p); ok {
+					return fault.New(fault.Spec, "/%s would no longer be a folder, and package %s %s has /%s; %s", at, other.Name, other.Version, p, WayOut)
+				}
+			}
+			return fault.New(fault.Spec, "/%s would no longer be a folder, and holds /%s; %s", at, p, WayOut)
+		}
+	}
+	return r.Put(at, n)
 }
 
 // inside follows links in the folders above p.

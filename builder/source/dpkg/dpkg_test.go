@@ -19,7 +19,7 @@ import (
 // pkg is a package of a test: files by path, where "-> x" is a link and "/" a folder.
 func pkg(t *testing.T, name, version, fields string, files, members map[string]string) *Package {
 	t.Helper()
-	control, err := deb.ParseParagraph(fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\n%s", name, version, fields))
+	control, err := deb.ParseParagraph(fmt.Appendf(nil, "Package: %s\nVersion: %s\nArchitecture: amd64\n%s", name, version, fields))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,26 +63,28 @@ func TestWrongSetsOfPackages(t *testing.T) {
 		packages []*Package
 		want     string
 	}{
-		"the same file twice":           {[]*Package{a, pkg(t, "b", "2-1", "", file, nil)}, "packages a 1-1 and b 2-1 both have /usr/bin/x, and neither replaces the other"},
-		"replaces an older one only":    {[]*Package{a, pkg(t, "b", "2-1", "Replaces: a (<< 1-1)\n", file, nil)}, "both have /usr/bin/x"},
-		"through another one's link":    {[]*Package{pkg(t, "a", "1-1", "", map[string]string{"srv": "-> /etc"}, nil), pkg(t, "b", "2-1", "", map[string]string{"srv/passwd": "1"}, nil)}, "package b 2-1 has /srv/passwd, but /srv is a link or a file of package a 1-1"},
-		"through a link into /usr":      {[]*Package{pkg(t, "a", "1-1", "", map[string]string{"usr/x": "-> bin"}, nil), pkg(t, "b", "2-1", "", map[string]string{"usr/x/sh": "1"}, nil)}, "/usr/x is a link or a file of package a 1-1"},
-		"by the other name of one":      {[]*Package{a, pkg(t, "b", "2-1", "", map[string]string{"bin/x": "1"}, nil)}, "both have /usr/bin/x"},
-		"a folder and a file":           {[]*Package{a, pkg(t, "b", "2-1", "", map[string]string{"usr/bin/x": "/"}, nil)}, "both have /usr/bin/x"},
-		"unknown maintainer script":     {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\nset -e\nrm -rf /\n"})}, "package a 1-1: its postinst (sha256 "},
-		"changed maintainer script":     {[]*Package{pkg(t, "dash", "9", "", nil, map[string]string{"postinst": "#!/bin/sh\nln -sf bash /bin/sh\n"})}, "package dash 9: its postinst"},
-		"unknown config script":         {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"config": "#!/bin/sh\ndb_input high a/b\n"})}, "package a 1-1: its config"},
-		"unknown generated section":     {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\n# Automatically added by dh_evil/1\nrm -rf /\n# End automatically added section\n"})}, "package a 1-1: its postinst has a section of dh_evil that nobody read"},
-		"a section that hides more":     {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\n# Automatically added by dh_installdeb/1\ndpkg-maintscript-helper rm_conffile /x 1; rm -rf / -- \"$@\"\n# End automatically added section\n"})}, "a section of dh_installdeb that nobody read"},
-		"unknown trigger":               {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"triggers": "interest-noawait /usr/share/mime\n"})}, "package a 1-1: its trigger /usr/share/mime is not one that was read"},
-		"a kernel module of a stranger": {[]*Package{kernel(t), pkg(t, "a-dkms", "1-1", "", map[string]string{"usr/lib/modules/6.12/extra/x.ko": "1"}, nil)}, "package a-dkms 1-1 brings the kernel module /usr/lib/modules/6.12/extra/x.ko"},
+		"the same file twice":              {[]*Package{a, pkg(t, "b", "2-1", "", file, nil)}, "package a 1-1 and b 2-1 both have /usr/bin/x, and neither replaces the other"},
+		"replaces an older one only":       {[]*Package{a, pkg(t, "b", "2-1", "Replaces: a (<< 1-1)\n", file, nil)}, "both have /usr/bin/x"},
+		"through another one's link":       {[]*Package{pkg(t, "a", "1-1", "", map[string]string{"srv": "-> /etc"}, nil), pkg(t, "b", "2-1", "", map[string]string{"srv/passwd": "1"}, nil)}, "package b 2-1 has /srv/passwd, but /srv is a link or a file of package a 1-1"},
+		"through a link into /usr":         {[]*Package{pkg(t, "a", "1-1", "", map[string]string{"usr/x": "-> bin"}, nil), pkg(t, "b", "2-1", "", map[string]string{"usr/x/sh": "1"}, nil)}, "/usr/x is a link or a file of package a 1-1"},
+		"by the other name of one":         {[]*Package{a, pkg(t, "b", "2-1", "", map[string]string{"bin/x": "1"}, nil)}, "both have /usr/bin/x"},
+		"a folder and a file":              {[]*Package{a, pkg(t, "b", "2-1", "", map[string]string{"usr/bin/x": "/"}, nil)}, "package a 1-1 and b 2-1 both have /usr/bin/x, and it is a folder in one of them only"},
+		"a folder and a replacing file":    {[]*Package{pkg(t, "a", "1-1", "", map[string]string{"opt/x/y": "1"}, nil), pkg(t, "b", "2-1", "Replaces: a\n", map[string]string{"opt/x": "1"}, nil)}, "package a 1-1 and b 2-1 both have /opt/x, and it is a folder"},
+		"a folder and a file, twice named": {[]*Package{pkg(t, "b", "2-1", "", map[string]string{"lib/x/y": "1", "usr/lib/x": "1"}, nil)}, "both have /usr/lib/x, and it is a folder"},
+		"unknown maintainer script":        {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\nset -e\nrm -rf /\n"})}, "package a 1-1: its postinst (sha256 "},
+		"changed maintainer script":        {[]*Package{pkg(t, "dash", "9", "", nil, map[string]string{"postinst": "#!/bin/sh\nln -sf bash /bin/sh\n"})}, "package dash 9: its postinst"},
+		"unknown config script":            {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"config": "#!/bin/sh\ndb_input high a/b\n"})}, "package a 1-1: its config"},
+		"unknown generated section":        {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\n# Automatically added by dh_evil/1\nrm -rf /\n# End automatically added section\n"})}, "package a 1-1: its postinst has a section of dh_evil that nobody read"},
+		"a section that hides more":        {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\n# Automatically added by dh_installdeb/1\ndpkg-maintscript-helper rm_conffile /x 1; rm -rf / -- \"$@\"\n# End automatically added section\n"})}, "a section of dh_installdeb that nobody read"},
+		"unknown trigger":                  {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"triggers": "interest-noawait /usr/share/mime\n"})}, "package a 1-1: its trigger /usr/share/mime is not one that was read"},
+		"a kernel module of a stranger":    {[]*Package{kernel(t), pkg(t, "a-dkms", "1-1", "", map[string]string{"usr/lib/modules/6.12/extra/x.ko": "1"}, nil)}, "package a-dkms 1-1 brings the kernel module /usr/lib/modules/6.12/extra/x.ko"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := lay(t, c.packages...)
 			if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != fault.Spec {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
-			if err != nil && !strings.Contains(err.Error(), "base.") && !strings.Contains(err.Error(), "nothing is laid out through") && !strings.Contains(err.Error(), "a folder in one") {
+			if err != nil && !strings.Contains(err.Error(), "base.") && !strings.Contains(err.Error(), "nothing is laid out through") {
 				t.Errorf("%v names no way out", err)
 			}
 		})
@@ -113,8 +115,8 @@ func fake(t *testing.T, p *Package, e Entry) *Package {
 func TestUnionKeepsToDpkgsRules(t *testing.T) {
 	a := pkg(t, "a", "1-1", "", map[string]string{"usr/bin/x": "a", "usr/bin/y": "a"}, nil)
 	n, _ := a.Files.Get("usr/bin")
-	n.Mode = fs.ModeDir | 0o700 // base-files was first
-	b := pkg(t, "b", "2-1", "Replaces: a (<< 2)\n", map[string]string{"bin/x": "b"}, nil)
+	n.Mode = fs.ModeDir | 0o700                                                                                     // base-files was first
+	b := pkg(t, "b", "2-1", "Replaces: a (<< 2)\n", map[string]string{"bin/x": "b", "usr/bin": "-> /nowhere"}, nil) // no link in a folder's place
 	got, err := lay(t, a, b)
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +129,29 @@ func TestUnionKeepsToDpkgsRules(t *testing.T) {
 	}
 	if n, _ := got.Get("bin"); n.Link != "usr/bin" {
 		t.Errorf("bin is %v", n)
+	}
+}
+
+// TestFullFolders: what stands for a script puts nothing in the place of a folder that packages have files in.
+func TestFullFolders(t *testing.T) {
+	full := pkg(t, "full", "1", "", map[string]string{"srv/x/y": "1", "srv/empty": "/", "usr/lib/tmpfiles.d/a.conf": "L+ /srv/x - - - - /etc\n",
+		"usr/lib/systemd/system/a.service": "[Install]\nAlias=b.service\n", "etc/systemd/system/b.service/y": "1", "srv/awk": "1", "etc/alternatives/awk/y": "1"}, nil)
+	for name, c := range map[string]struct {
+		deeds Deeds
+		want  string // none: it may
+	}{
+		"a link":          {Deeds{Links: map[string]string{"/srv/x": "/etc"}}, "package a: /srv/x would no longer be a folder, and package full 1 has /srv/x/y"},
+		"tmpfiles":        {Deeds{Tmpfiles: []string{"a.conf"}}, ": /srv/x would no longer be a folder, and package full 1 has"},
+		"a unit":          {Deeds{Enable: []string{"a.service"}}, "/etc/systemd/system/b.service would no longer be a folder"},
+		"an alternative":  {Deeds{Alternatives: []string{"/usr/bin/awk awk /srv/awk 5"}}, "/etc/alternatives/awk would no longer be a folder"},
+		"an empty folder": {Deeds{Links: map[string]string{"/srv/empty": "/etc"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := lay(t, full, fake(t, pkg(t, "a", "1", "", nil, nil), Entry{Package: "a", Deeds: c.deeds}))
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), WayOut)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }
 
@@ -225,14 +250,14 @@ func TestFilter(t *testing.T) {
 }
 
 func TestLayer(t *testing.T) {
-	layer := func(names ...string) (list []string, err error) {
+	layer := func(files map[string]string) (list []string, err error) {
 		file := filepath.Join(t.TempDir(), "layer.tar")
 		f, err := os.Create(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close() //nolint:errcheck // of a test
-		p, err := deb.Open(debOf(t, names...))
+		p, err := deb.Open(debOf(t, files, map[string]string{"control": "Package: a\nVersion: 1\nArchitecture: all\n"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,30 +272,36 @@ func TestLayer(t *testing.T) {
 		text, _ := u.ReadFile("var/lib/dpkg/info/a.list")
 		return append(u.Paths(), string(text)), nil
 	}
-	got, err := layer("./usr/x", "./usr/share/man/y")
-	if want := "/usr/x\n/usr/share/man/y\n"; err != nil || got[len(got)-1] != want || slices.Contains(got, "usr/share/man/y") || !slices.Contains(got, "usr/x") {
+	got, err := layer(map[string]string{"usr/x": "", "usr/share/man/y": ""})
+	if want := "/usr/share/man/y\n/usr/x\n"; err != nil || got[len(got)-1] != want || slices.Contains(got, "usr/share/man/y") || !slices.Contains(got, "usr/x") {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, err := layer("./usr/.wh.x"); err == nil || !strings.Contains(err.Error(), "takes this name for a removal") {
+	if _, err := layer(map[string]string{"usr/.wh.x": ""}); err == nil || !strings.Contains(err.Error(), "takes this name for a removal") {
 		t.Errorf("a whiteout of a package's: %v", err)
 	}
 }
 
-// debOf writes a package a of empty files.
-func debOf(t *testing.T, names ...string) string {
-	member := func(files map[string]string, order []string) string {
+// debOf writes a package of these files and members of its control archive, as pkg has them.
+func debOf(t *testing.T, files, members map[string]string) string {
+	pack := func(files map[string]string) string {
 		var b strings.Builder
 		w := tar.NewWriter(&b)
-		for _, name := range order {
-			_ = w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(files[name]))})
-			_, _ = io.WriteString(w, files[name])
+		for _, at := range sortedKeys(files) {
+			text := files[at]
+			h := &tar.Header{Name: "./" + at, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}
+			if link, ok := strings.CutPrefix(text, "-> "); ok {
+				h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, link, 0
+			} else if text == "/" {
+				h.Typeflag, h.Mode, h.Size = tar.TypeDir, 0o755, 0
+			}
+			_ = w.WriteHeader(h)
+			_, _ = io.WriteString(w, text[:h.Size])
 		}
 		_ = w.Close()
 		return b.String()
 	}
 	out := "!<arch>\n"
-	for _, m := range [][2]string{{"debian-binary", "2.0\n"}, {"control.tar", member(map[string]string{"./control": "Package: a\nVersion: 1\nArchitecture: all\n"}, []string{"./control"})},
-		{"data.tar", member(nil, names)}} {
+	for _, m := range [][2]string{{"debian-binary", "2.0\n"}, {"control.tar", pack(members)}, {"data.tar", pack(files)}} {
 		out += fmt.Sprintf("%-16s%-12d%-6d%-6d%-8s%-10d`\n", m[0], 0, 0, 0, "100644", len(m[1])) + m[1]
 	}
 	file := filepath.Join(t.TempDir(), "a.deb")
@@ -295,6 +326,55 @@ func TestDivertedFilesAreSetAside(t *testing.T) {
 	deeds := []Deeds{{Divert: map[string]string{"/x": "/x.a"}}, {Divert: map[string]string{"/x": "/x.b"}}}
 	if _, err := diversions([]*Package{a, b}, deeds); err == nil || !strings.Contains(err.Error(), "packages a and b both divert /x") {
 		t.Error(err)
+	}
+}
+
+// TestTemplates: what is linked for templates, instances, and names with specifiers in them.
+func TestTemplates(t *testing.T) {
+	const to, on = " -> /usr/lib/systemd/system/", "WantedBy=multi-user.target\n"
+	for _, c := range []struct{ unit, install, want string }{
+		{"a.service", on, "multi-user.target.wants/a.service" + to + "a.service"},
+		{"a@.service", on, ""},
+		{"a@.service", "WantedBy=multi-user.target b@.target\n", "b@.target.wants/a@.service" + to + "a@.service"},
+		{"a@.service", on + "DefaultInstance=tty1\n", "multi-user.target.wants/a@tty1.service" + to + "a@.service"},
+		{"a@x.service", on + "DefaultInstance=tty1\n", "multi-user.target.wants/a@x.service" + to + "a@.service"},
+		{"a-b@x.service", "WantedBy=%p.target %j-%i.target\nRequiredBy=%N.target\nUpheldBy=of-%n\n",
+			"a-b.target.wants/a-b@x.service a-b@x.target.requires/a-b@x.service b-x.target.wants/a-b@x.service of-a-b@x.service.upholds/a-b@x.service" + to + "a-b@.service"},
+		{"a@.service", "DefaultInstance=%p1\nWantedBy=on-%i.target\n", "on-a1.target.wants/a@a1.service" + to + "a@.service"},
+		{"a.service", "Alias=b.service b@.service b.socket b\n", "b.service" + to + "a.service"},
+		{"a@.service", "Alias=b.service b@.service b@y.service\n", "b@.service b@y.service" + to + "a@.service"},
+		{"a@x.service", "Alias=b.service b@.service b@y.service\n", "b@x.service" + to + "a@.service"},
+		{"a.service", "Alias=x.target.wants/a.service\n", "x.target.wants/a.service" + to + "a.service"},
+		{"a.service", "WantedBy=%H.target\n", "!WantedBy=: \"%H.target\": only the machine knows what %H is"},
+		{"a.service", "Alias=x%.service\n", "!what %. is"},
+		{"a@.service", "DefaultInstance=%m\n" + on, "!DefaultInstance="},
+		{"a@.service", "DefaultInstance=x/y\n" + on, "!has no slash"},
+		{"a.service", "Alias=../../../x.service\n", "!climbs out"},
+		{"../a.service", on, "!has no slash"},
+	} {
+		r := &root{Tree: tree.New()}
+		for _, file := range []string{"a.service", "a@.service", "a-b@.service"} {
+			if err := r.text("usr/lib/systemd/system/"+file, []byte("[Install]\n"+c.install)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := r.enable("system", c.unit)
+		if want, bad := strings.CutPrefix(c.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %q: %v, want %q", c.unit, c.install, err, want)
+			}
+			continue
+		}
+		var links []string
+		target := ""
+		for _, p := range r.Paths() {
+			if n, _ := r.Get(p); n.Link != "" {
+				links, target = append(links, strings.TrimPrefix(p, "etc/systemd/system/")), " -> "+n.Link
+			}
+		}
+		if got := strings.Join(links, " ") + target; got != c.want || err != nil {
+			t.Errorf("%s, %q: %v\n got %s\nwant %s", c.unit, c.install, err, got, c.want)
+		}
 	}
 }
 

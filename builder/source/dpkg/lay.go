@@ -33,7 +33,7 @@ func Lay(packages []*Package) (*tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &root{Tree: t}
+	r := &root{Tree: t, packages: packages}
 	for _, phase := range []func([]*Package, []Deeds) error{r.skeleton, r.makeUsers, r.actAll, r.makeTmpfiles, r.makeAlternatives, r.enableUnits, r.runSteps} {
 		if err := phase(packages, deeds); err != nil {
 			return nil, err

@@ -71,15 +71,6 @@ var theTable = func() Table {
 	return t
 }()
 
-// Revision changes with the table, and with what stands for a section.
-func Revision() string {
-	all := string(tableText)
-	for _, text := range sortedKeys(snippets) {
-		all += "\x00" + text + "\x00" + snippets[text]
-	}
-	return digest(all)[:16]
-}
-
 // WayOut ends every error of a package that only dpkg itself can lay out.
 const WayOut = "`base.builder: mmdebstrap` runs maintainer scripts"
 

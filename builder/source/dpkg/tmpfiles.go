@@ -91,5 +91,5 @@ func (r *root) tmplink(at, target, kind string) error {
 			return nil
 		}
 	}
-	return r.Put(real, tree.Node{Mode: fs.ModeSymlink | 0o777, Link: target})
+	return r.replace(real, tree.Node{Mode: fs.ModeSymlink | 0o777, Link: target})
 }

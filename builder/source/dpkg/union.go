@@ -5,6 +5,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/imgbuild/imgbuild/internal/deb"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -13,8 +14,8 @@ import (
 var merged = map[string]bool{"bin": true, "sbin": true, "lib": true, "lib32": true, "lib64": true, "libo32": true, "libx32": true}
 
 // union lays the packages over each other. As with dpkg, a folder stays as the first
-// package that has it made it, and a file belongs to one package unless another
-// declares that it replaces that one, or the file is diverted.
+// package that has it made it, no link of a package takes a folder's place, and a file
+// belongs to one package unless another declares that it replaces that one, or the file is diverted.
 func union(packages []*Package, diverted map[string]diversion) (*tree.Tree, error) {
 	u := &unifier{tree: tree.New(), owner: map[string]*Package{}, diverted: diverted}
 	for _, p := range packages {
@@ -27,7 +28,7 @@ func union(packages []*Package, diverted map[string]diversion) (*tree.Tree, erro
 
 type unifier struct {
 	tree     *tree.Tree
-	owner    map[string]*Package // of what is no folder
+	owner    map[string]*Package // of folders, who had it first
 	diverted map[string]diversion
 }
 
@@ -40,27 +41,24 @@ func (u *unifier) add(p *Package, at string, n *tree.Node) error {
 		return err
 	}
 	old, there := u.tree.Get(at)
-	if there && old.Mode.IsDir() && (n.Mode.IsDir() || u.leadsToFolder(at, n)) {
+	if there && old.Mode.IsDir() && (n.Mode.IsDir() || n.Mode&fs.ModeSymlink != 0) {
 		return nil
 	}
 	if there && n.Mode.IsDir() && u.leadsToFolder(at, old) {
 		return nil // dpkg keeps a link to a folder in a folder's place
 	}
-	if other := u.owner[at]; other != nil && other != p {
-		switch {
-		case p.replaces(other):
-		case other.replaces(p):
-			return nil
-		default:
-			return fault.New(fault.Spec, "packages %s %s and %s %s both have /%s, and neither replaces the other: leave one out of base.packages", other.Name, other.Version, p.Name, p.Version, at)
-		}
+	other := u.owner[at]
+	switch {
+	case !there:
+	case old.Mode.IsDir() || n.Mode.IsDir():
+		return fault.New(fault.Spec, "%s and %s %s both have /%s, and it is a folder in one of them only: leave one out of base.packages", u.who(at), p.Name, p.Version, at)
+	case other == nil || other == p || p.replaces(other):
+	case other.replaces(p):
+		return nil
+	default:
+		return fault.New(fault.Spec, "%s and %s %s both have /%s, and neither replaces the other: leave one out of base.packages", u.who(at), p.Name, p.Version, at)
 	}
-	if there && old.Mode.IsDir() != n.Mode.IsDir() && at != "." {
-		return fault.New(fault.Spec, "package %s %s has /%s, which is a folder in one package and none in another", p.Name, p.Version, at)
-	}
-	if !n.Mode.IsDir() {
-		u.owner[at] = p
-	}
+	u.owner[at] = p
 	return u.tree.Put(at, *n)
 }
 
@@ -76,13 +74,17 @@ func (u *unifier) place(p *Package, at string) (string, error) {
 		if !ok || n.Mode.IsDir() {
 			continue
 		}
-		who := "another package"
-		if other := u.owner[dir]; other != nil {
-			who = "package " + other.Name + " " + other.Version
-		}
-		return "", fault.New(fault.Spec, "package %s %s has /%s, but /%s is a link or a file of %s: nothing is laid out through it", p.Name, p.Version, at, dir, who)
+		return "", fault.New(fault.Spec, "package %s %s has /%s, but /%s is a link or a file of %s: nothing is laid out through it", p.Name, p.Version, at, dir, u.who(dir))
 	}
 	return at, nil
+}
+
+// who is whose an entry is.
+func (u *unifier) who(at string) string {
+	if p := u.owner[at]; p != nil {
+		return "package " + p.Name + " " + p.Version
+	}
+	return "another package"
 }
 
 // leadsToFolder says whether n is a link to a folder of the tree.
@@ -100,7 +102,8 @@ func (u *unifier) leadsToFolder(at string, n *tree.Node) bool {
 
 // replaces says whether p may take other's files (Debian policy 7.6.1).
 func (p *Package) replaces(other *Package) bool {
-	for _, either := range p.Control.Relations("Replaces") {
+	all, _ := deb.ParseRelations(p.Control.Get("Replaces"), p.Arch) // what cannot be read replaces nothing
+	for _, either := range all {
 		for _, r := range either {
 			if r.Package == other.Name && r.Satisfies(other.Version) {
 				return true

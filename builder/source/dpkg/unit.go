@@ -17,52 +17,54 @@ func (r *root) enable(manager, unit string) error {
 	return r.enableOnce(manager, unit, map[string]bool{})
 }
 
-func (r *root) enableOnce(manager, unit string, seen map[string]bool) error {
-	unitDir := "usr/lib/systemd/" + manager + "/"
-	if seen[unit] {
+func (r *root) enableOnce(manager, name string, seen map[string]bool) error {
+	if seen[name] {
 		return nil
 	}
-	seen[unit] = true
-	file := unit
-	if name, rest, ok := strings.Cut(unit, "@"); ok {
-		dot := strings.LastIndexByte(rest, '.')
-		if dot < 0 {
-			return fmt.Errorf("enabling %s: a unit's name ends with its type, such as .service", unit)
-		}
-		file = name + "@" + rest[dot:]
-	}
-	text, err := r.ReadFile(unitDir + file)
+	seen[name] = true
+	unit, err := readUnit(name)
 	if err != nil {
-		return fmt.Errorf("enabling %s: %w", unit, err)
+		return fmt.Errorf("enabling %s: %w", name, err)
 	}
-	link := tree.Node{Mode: fs.ModeSymlink | 0o777, Link: "/" + unitDir + file}
-	for _, install := range installLines(string(text)) {
-		for _, value := range strings.Fields(install[1]) {
+	file := "usr/lib/systemd/" + manager + "/" + unit.file()
+	text, err := r.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("enabling %s: %w", name, err)
+	}
+	lines := installLines(string(text))
+	wanted, err := unit.orDefault(lines) // what is started; aliases are of the unit as it is named
+	if err != nil {
+		return fmt.Errorf("enabling %s: DefaultInstance=: %w; %s", name, err, WayOut)
+	}
+	for _, line := range lines {
+		for _, value := range strings.Fields(line[1]) {
+			if value, err = wanted.expand(value); err != nil {
+				return fmt.Errorf("enabling %s: %s=: %w; %s", name, line[0], err, WayOut)
+			}
 			var at string
-			switch install[0] {
-			case "WantedBy":
-				at = value + ".wants/" + unit
-			case "RequiredBy":
-				at = value + ".requires/" + unit
-			case "UpheldBy":
-				at = value + ".upholds/" + unit
-			case "Alias":
-				at = value
-			case "Also":
+			switch folder := folders[line[0]]; {
+			case folder != "" && wanted.startedBy(value):
+				at = value + folder + wanted.String()
+			case line[0] == "Alias":
+				at = unit.alias(value)
+			case line[0] == "Also":
 				if err := r.enableOnce(manager, value, seen); err != nil {
 					return err
 				}
-				continue
-			default:
+			}
+			if at == "" {
 				continue
 			}
-			if err := r.Put("etc/systemd/"+manager+"/"+at, link); err != nil {
+			if err := r.replace("etc/systemd/"+manager+"/"+at, tree.Node{Mode: fs.ModeSymlink | 0o777, Link: "/" + file}); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
 }
+
+// folders are those beside a unit that hold what it starts.
+var folders = map[string]string{"WantedBy": ".wants/", "RequiredBy": ".requires/", "UpheldBy": ".upholds/"}
 
 // presets are the lines of systemd.preset(5) files, the first that matches a unit decides.
 type presets [][2]string // "enable" or "disable", and a pattern
