@@ -45,6 +45,8 @@ var (
 		`(?:systemd-sysusers|systemd-tmpfiles) \$\{DPKG_ROOT:\+--root="\$DPKG_ROOT"\} (?:--create )?([\w@.+ -]+?)( \|\| true|$)`,
 		`update-alternatives --install ([^;&|<>$()` + "`" + `\n]+)`,
 		`(?:/etc/init\.d/|update-rc\.d |invoke-rc\.d --skip-systemd-native )([\w.+-]+)`,
+		`py3compile -p ([\w.:+/ -]+?)( \|\| true|$)`, // pypy3compile, too
+		`APP_PROFILE="/etc/apparmor\.d/(?:local/)?([\w.+-]+)"`,
 		`# Installing (\S+ from \S+ in position \S+)`,
 	}, "|"))
 )
