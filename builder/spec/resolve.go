@@ -22,7 +22,7 @@ func (n *Node) resolve() {
 		n.clear("base.mirror", &n.Base.Mirror)
 		n.clear("base.keyring", &n.Base.Keyring)
 	} else {
-		n.fill("base.builder", &n.Base.Builder, baseBuilder(n.Bootstrap))
+		n.fill("base.builder", &n.Base.Builder, baseBuilders[0])
 	}
 	c := &n.Containerd
 	if c.Source == "base" {
