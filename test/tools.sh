@@ -11,7 +11,7 @@ want() { # want COMMAND-OR-FILE PACKAGE
 want go golang-go
 want gcc gcc
 want /usr/include/stdlib.h libc6-dev
-want mmdebstrap mmdebstrap
+want mmdebstrap mmdebstrap # tests, and base.builder: mmdebstrap
 want newuidmap uidmap
 want dpkg-deb dpkg
 want /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
