@@ -13,7 +13,7 @@ export CGO_ENABLED := 0
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-tools: ## install what this host lacks (QEMU, OVMF, mmdebstrap ...); asks for nothing that is there
+tools: ## install what this host lacks (QEMU, OVMF ...); asks for nothing that is there
 	@./test/tools.sh
 
 build: ## build imgbuild and the two programs that it puts on nodes of each architecture, into bin/

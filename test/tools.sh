@@ -15,7 +15,7 @@ if [ "$(uname -m)" = x86_64 ]; then # nodes of the other architecture
 	want aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 	want /usr/aarch64-linux-gnu/include/stdlib.h libc6-dev-arm64-cross
 fi
-want mmdebstrap mmdebstrap
+want mmdebstrap mmdebstrap # tests, and base.builder: mmdebstrap
 want newuidmap uidmap
 want dpkg-deb dpkg
 want /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring

@@ -34,6 +34,9 @@ var emptied = []string{"boot", "dev", "proc", "run", "sys", "tmp", "root", "home
 // links are the folders of the root that live on /var.
 var links = map[string]string{"root": "var/roothome", "home": "var/home", "opt": "var/opt", "srv": "var/srv"}
 
+// initiator is where a node keeps the name that iSCSI targets know it by.
+const initiator = "var/lib/iscsi/initiatorname.iscsi"
+
 // dpkgDir is where the package database lies in an image whose /var is not its own.
 const dpkgDir = "usr/lib/sysimage/dpkg"
 
@@ -57,6 +60,12 @@ func Seal(t *tree.Tree) (Kernel, error) {
 		return Kernel{}, err
 	}
 	lines := varTmpfiles(t)
+	if _, ok := t.Get("usr/lib/open-iscsi/startup-checks.sh"); ok { // it makes the name, unlike that of any other node
+		lines += "f /" + initiator + " 0600 0 0 - GenerateName=yes\n"
+		if err := t.Put("etc/iscsi/initiatorname.iscsi", tree.Node{Mode: fs.ModeSymlink | 0o777, Link: "../../" + initiator}); err != nil {
+			return Kernel{}, err
+		}
+	}
 	for _, p := range append([]string{"var"}, emptied...) {
 		t.Remove(p)
 	}

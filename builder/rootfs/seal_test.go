@@ -152,6 +152,24 @@ func TestSealRefuses(t *testing.T) {
 	}
 }
 
+// TestSealInitiator: what open-iscsi's postinst made is in no image; each node makes a name, and keeps it.
+func TestSealInitiator(t *testing.T) {
+	entries := debian()
+	entries["etc/iscsi/initiatorname.iscsi"] = "InitiatorName=iqn.1993-08.org.debian:01:of-the-build-host\n"
+	entries["usr/lib/open-iscsi/startup-checks.sh"] = "x"
+	tr := grow(t, entries)
+	if _, err := Seal(tr); err != nil {
+		t.Fatal(err)
+	}
+	got := show(t, tr)
+	if name := got["etc/iscsi/initiatorname.iscsi"]; name != "-> ../../var/lib/iscsi/initiatorname.iscsi" {
+		t.Errorf("the name is %q", name)
+	}
+	if line := "f /var/lib/iscsi/initiatorname.iscsi 0600 0 0 - GenerateName=yes\n"; got["usr/lib/tmpfiles.d/imgbuild-var.conf"] != varConf+line {
+		t.Errorf("tmpfiles: %s", got["usr/lib/tmpfiles.d/imgbuild-var.conf"])
+	}
+}
+
 // TestSealOtherBase: a base that keeps kernel and configuration beside the modules, as Fedora's does.
 func TestSealOtherBase(t *testing.T) {
 	tr := grow(t, map[string]string{"usr/lib/modules/6.17.0/vmlinuz": "K", "usr/lib/modules/6.17.0/config": "C", "usr/lib/os-release": "ID=x\n"})

@@ -53,15 +53,6 @@ var (
 	keeps             = []string{"modules", "hwdb", "gconv", "perl", "cni-plugins", "ctr"}
 )
 
-// baseBuilder is who lays out the base when nobody says. What cloud-init and Ignition need
-// for Cluster API are packages of Python, whose scripts compile them on the node.
-func baseBuilder(bootstrap string) string {
-	if bootstrap == "cluster-api" {
-		return "mmdebstrap"
-	}
-	return "imgbuild"
-}
-
 // configs are the formats that make a node of a host.
 var configs = []string{"ignition", "butane", "cloud-init", "nocloud", "nocloud-fat"}
 

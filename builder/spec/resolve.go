@@ -24,7 +24,7 @@ func (n *Node) resolve() {
 		n.clear("base.mirror", &n.Base.Mirror)
 		n.clear("base.keyring", &n.Base.Keyring)
 	} else {
-		n.fill("base.builder", &n.Base.Builder, baseBuilder(n.Bootstrap))
+		n.fill("base.builder", &n.Base.Builder, baseBuilders[0])
 	}
 	if names, err := arch.Of(n.Arch); err == nil && n.Boot.Console == nil {
 		n.Boot.Console, n.origins["boot.console"] = names.Consoles, Pos{File: fromDefault}

@@ -79,7 +79,7 @@ type Base struct {
 	Kernel string `json:"kernel,omitempty"`
 	// Who lays out the packages: imgbuild itself, which runs none of their programs, or mmdebstrap, which runs their
 	// maintainer scripts and needs user namespaces. A package whose scripts imgbuild does not know needs the latter.
-	// Left out: imgbuild, and mmdebstrap where bootstrap is cluster-api.
+	// Left out: imgbuild.
 	Builder string `json:"builder,omitempty"`
 	// Additional packages of the base, by name.
 	Packages []string `json:"packages,omitempty"`

@@ -78,6 +78,7 @@ func TestWrongSetsOfPackages(t *testing.T) {
 		"a section that hides more":        {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"postinst": "#!/bin/sh\n# Automatically added by dh_installdeb/1\ndpkg-maintscript-helper rm_conffile /x 1; rm -rf / -- \"$@\"\n# End automatically added section\n"})}, "a section of dh_installdeb that nobody read"},
 		"unknown trigger":                  {[]*Package{pkg(t, "a", "1-1", "", nil, map[string]string{"triggers": "interest-noawait /usr/share/mime\n"})}, "package a 1-1: its trigger /usr/share/mime is not one that was read"},
 		"a kernel module of a stranger":    {[]*Package{kernel(t), pkg(t, "a-dkms", "1-1", "", map[string]string{"usr/lib/modules/6.12/extra/x.ko": "1"}, nil)}, "package a-dkms 1-1 brings the kernel module /usr/lib/modules/6.12/extra/x.ko"},
+		"a hook of a stranger's":           {[]*Package{postinst(t, pkg(t, "python3", "3", "", nil, map[string]string{}), "python3"), pkg(t, "a", "1-1", "", map[string]string{"usr/share/python3/runtime.d/a.rtupdate": "1"}, nil)}, "/usr/share/python3/runtime.d/a.rtupdate is a hook of python3's scripts that nobody read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := lay(t, c.packages...)
@@ -94,12 +95,17 @@ func TestWrongSetsOfPackages(t *testing.T) {
 // kernel is a kernel's package with the script that asks for its modules' indices.
 func kernel(t *testing.T) *Package {
 	p := pkg(t, "linux-image-6.12", "6.12-1", "", map[string]string{"usr/lib/modules/6.12/modules.dep.bin": ""}, nil)
+	return postinst(t, p, "linux-image-[0-9]*")
+}
+
+// postinst gives a package what stands for the postinst of another one.
+func postinst(t *testing.T, p *Package, of string) *Package {
 	for _, e := range theTable.Scripts {
-		if e.Package == "linux-image-[0-9]*" && e.Script == "postinst" {
+		if e.Package == of && e.Script == "postinst" {
 			return fake(t, p, e)
 		}
 	}
-	t.Fatal("the table has no kernel")
+	t.Fatal("the table has no postinst of " + of)
 	return nil
 }
 
@@ -172,11 +178,14 @@ func TestDeeds(t *testing.T) {
 		"usr/lib/sysusers.d/a.conf":                 "u! a - \"A user\"\ng b 40\nm a mail\nu c -:mail\n",
 		"usr/lib/tmpfiles.d/a.conf":                 "d /var/lib/a 0750 a mail -\nL /etc/a.link - - - - ../x\nd /run/a 0755 - - -\nf^ /etc/secret 0600 - - - key\n",
 		"usr/bin/mawk":                              "x",
+		"etc/apparmor.d/usr.bin.a":                  "x",
 	}, map[string]string{"postinst": "#!/bin/sh\nset -e\n" +
 		strings.ReplaceAll(section("installsystemd-enable-1.sh"), "'X'", "'a.service'") +
 		strings.ReplaceAll(section("installsystemd-enable-1.sh"), "'X'", "'off.service'") +
 		strings.Replace(section("installsysusers-sysusers-1.sh"), " X", " a.conf", 1) +
 		strings.Replace(section("installtmpfiles-tmpfiles-1.sh"), " X", " a.conf", 1) +
+		strings.ReplaceAll(section("apparmor-apparmor-1.sh"), "/X", "/usr.bin.a") +
+		strings.ReplaceAll(section("python3-bytecode-1.sh"), "-p X", "-p a:amd64 /usr/share/a") +
 		strings.Replace(section("installalternatives-alternatives-1.sh"), "--install X", "--install /usr/bin/awk awk /usr/bin/mawk 5 --slave /usr/share/man/awk.1 awk.1 /usr/share/man/mawk.1", 1)})
 	got, err := lay(t, p)
 	if err != nil {
@@ -200,14 +209,15 @@ func TestDeeds(t *testing.T) {
 		}
 	}
 	for at, want := range map[string]string{
-		"etc/passwd":                    passwd + "a:x:999:999:A user:/:/usr/sbin/nologin\nc:x:998:8::/:/usr/sbin/nologin\n",
-		"etc/group":                     "root:*:0:\nmail:*:8:a\nb:x:40:\na:x:999:\n",
-		"etc/shadow":                    "a:!*:20454:::::1:\nc:!*:20454::::::\n",
-		"etc/gshadow":                   "b:!*::\na:!*::\n",
-		"var/lib/dpkg/alternatives/awk": "auto\n/usr/bin/awk\nawk.1\n/usr/share/man/awk.1\n\n/usr/bin/mawk\n5\n/usr/share/man/mawk.1\n\n",
+		"etc/passwd":                     passwd + "a:x:999:999:A user:/:/usr/sbin/nologin\nc:x:998:8::/:/usr/sbin/nologin\n",
+		"etc/group":                      "root:*:0:\nmail:*:8:a\nb:x:40:\na:x:999:\n",
+		"etc/shadow":                     "a:!*:20454:::::1:\nc:!*:20454::::::\n",
+		"etc/gshadow":                    "b:!*::\na:!*::\n",
+		"etc/apparmor.d/local/usr.bin.a": "",
+		"var/lib/dpkg/alternatives/awk":  "auto\n/usr/bin/awk\nawk.1\n/usr/share/man/awk.1\n\n/usr/bin/mawk\n5\n/usr/share/man/mawk.1\n\n",
 	} {
-		if text, _ := got.ReadFile(at); string(text) != want {
-			t.Errorf("%s: %q, want %q", at, text, want)
+		if text, err := got.ReadFile(at); err != nil || string(text) != want {
+			t.Errorf("%s: %q, want %q: %v", at, text, want, err)
 		}
 	}
 	if n, _ := got.Get("var/lib/a"); n == nil || n.UID != 999 || n.GID != 8 || n.Mode.Perm() != 0o750 {
@@ -226,9 +236,16 @@ func TestShadow(t *testing.T) {
 	if err := u.addSystemGroup("_ssh"); err != nil {
 		t.Fatal(err)
 	}
+	for _, w := range []User{{Name: "statd", Home: "/x", Group: "mail"}, {Name: "b", Comment: "B", Shell: "/bin/false", Group: "b"}, {Name: "root"}} {
+		if err := u.addSystemUser(w); err != nil {
+			t.Fatal(err)
+		}
+	}
 	u.shadowAll()
 	got := fmt.Sprint(u.passwd, u.shadow, u.groups, u.gshadow)
-	if want := "[[root x 0 0  /root /bin/sh]] [[root * 20454 0 99999 7   ]] [[root x 0 ] [mail x 8 list] [_ssh x 101 ]] [[_ssh !  ] [root *  ] [mail *  list]]"; got != want {
+	if want := "[[root x 0 0  /root /bin/sh] [statd x 100 8  /x /usr/sbin/nologin] [b x 101 101 B /nonexistent /bin/false]] " +
+		"[[statd ! 20454      ] [b ! 20454      ] [root * 20454 0 99999 7   ]] " +
+		"[[root x 0 ] [mail x 8 list] [_ssh x 100 ] [b x 101 ]] [[_ssh !  ] [b !  ] [root *  ] [mail *  list]]"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

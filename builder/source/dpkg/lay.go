@@ -14,7 +14,8 @@ const dirMode = fs.ModeDir | 0o755
 
 // accounts is the order in which packages get the numbers of their users and groups,
 // so that those of one node are those of every other; the rest follow by name.
-var accounts = []string{"systemd", "systemd-timesyncd", "dbus-system-bus-common", "udev", "systemd-resolved", "openssh-server"}
+var accounts = []string{"systemd", "systemd-timesyncd", "dbus-system-bus-common", "udev", "systemd-resolved", "openssh-server",
+	"dhcpcd-base", "rpcbind", "openssh-client", "lldpd", "prometheus-node-exporter", "tcpdump", "nfs-common"}
 
 // Lay lays out the packages and does what stands for their maintainer scripts.
 // The same packages give the same tree, in whatever order they come. An error names all packages
@@ -120,10 +121,15 @@ func (r *root) makeUsers(packages []*Package, deeds []Deeds) error {
 			}
 		}
 	}
-	for i, p := range packages {
+	for _, i := range order {
 		for _, name := range deeds[i].Groups {
 			if err := r.users.addSystemGroup(name); err != nil {
-				return fmt.Errorf("package %s: %w", p.Name, err)
+				return fmt.Errorf("package %s: %w", packages[i].Name, err)
+			}
+		}
+		for _, user := range deeds[i].Users {
+			if err := r.users.addSystemUser(user); err != nil {
+				return fmt.Errorf("package %s: %w", packages[i].Name, err)
 			}
 		}
 	}
@@ -158,7 +164,7 @@ func (r *root) makeAlternatives(packages []*Package, deeds []Deeds) error {
 	all := alternatives{}
 	for i, p := range packages {
 		for _, a := range deeds[i].Alternatives {
-			if err := all.install(a); err != nil {
+			if err := all.install(p.special(a)); err != nil {
 				return fmt.Errorf("package %s: %w", p.Name, err)
 			}
 		}

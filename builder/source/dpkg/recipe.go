@@ -5,7 +5,7 @@ package dpkg
 // wants them to be so: code that lays out another tree cannot stay under the old key.
 const (
 	LayerRecipe = "8fca9fd73beca647" // of packages' layers and kernels' indices
-	topRecipe   = "cf1f31b8c65acc59" // of what maintainer scripts would have made
+	topRecipe   = "53095552058ec8ef" // of what maintainer scripts would have made
 )
 
 // Revision changes with the table, with what stands for a section, and with the recipe.

@@ -47,6 +47,8 @@ var (
 		`(?:systemd-sysusers|systemd-tmpfiles) \$\{DPKG_ROOT:\+--root="\$DPKG_ROOT"\} (?:--create )?([\w@.+ -]+?)( \|\| true|$)`,
 		`update-alternatives --install ([^;&|<>$()` + "`" + `\n]+)`,
 		`(?:/etc/init\.d/|update-rc\.d |invoke-rc\.d --skip-systemd-native )([\w.+-]+)`,
+		`py3compile -p ([\w.:+/ -]+?)( \|\| true|$)`, // pypy3compile, too
+		`APP_PROFILE="/etc/apparmor\.d/(?:local/)?([\w.+-]+)"`,
 		`# Installing (\S+ from \S+ in position \S+)`,
 	}, "|"))
 )
@@ -126,10 +128,10 @@ func (p *Package) remainder(rest string) string {
 }
 
 // general writes @VERSION@ and @RELEASE@ for what changes with every version, and
-// @TRIPLET@ for the architecture's folder.
+// @TRIPLET@ and @ARCH@ for the architecture's folder and for packages of it.
 func (p *Package) general(s string) string {
 	if names, err := arch.Of(p.Arch); err == nil { // else it is for all
-		s = strings.ReplaceAll(s, names.Triplet, "@TRIPLET@")
+		s = strings.NewReplacer(names.Triplet, "@TRIPLET@", ":"+p.Arch, ":@ARCH@").Replace(s)
 	}
 	if r := p.release(); r != "" {
 		s = strings.ReplaceAll(s, r, "@RELEASE@")

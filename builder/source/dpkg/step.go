@@ -23,7 +23,8 @@ var steps = []struct {
 	{"hwdb", func(r *root, _ []*Package) error { return r.hardware() }},
 	{"modules", (*root).modules},
 	{"glib", func(r *root, _ []*Package) error { return r.glib() }},
-	{"kernel-hooks", func(r *root, _ []*Package) error { return r.kernelHooks() }},
+	{"kernel-hooks", func(r *root, _ []*Package) error { return r.hooks(kernelHooks) }},
+	{"python-hooks", func(r *root, _ []*Package) error { return r.hooks(pythonHooks) }},
 }
 
 func (r *root) runSteps(packages []*Package, deeds []Deeds) error {
@@ -101,14 +102,24 @@ func (r *root) glib() error {
 	return nil
 }
 
-// replaced are the hooks of a kernel's scripts that imgbuild stands in for.
-var replaced = []string{"initramfs-tools", "zz-update-grub"}
+// hooks are programs of any package that a script runs.
+type hooks struct {
+	of       string
+	dirs     []string
+	replaced []string // what imgbuild stands in for
+}
 
-func (r *root) kernelHooks() error {
-	for _, when := range []string{"preinst.d", "postinst.d"} {
-		for _, p := range slices.Concat(r.below("etc/kernel/"+when), r.below("usr/share/kernel/"+when)) {
-			if !slices.Contains(replaced, path.Base(p)) {
-				return fault.New(fault.Spec, "/%s is a hook of the kernel's scripts that nobody read; %s", p, WayOut)
+var (
+	kernelHooks = hooks{"the kernel's scripts", []string{"etc/kernel/preinst.d", "etc/kernel/postinst.d", "usr/share/kernel/preinst.d", "usr/share/kernel/postinst.d"},
+		[]string{"initramfs-tools", "zz-update-grub"}}
+	pythonHooks = hooks{"python3's scripts", []string{"usr/share/python3/runtime.d"}, []string{"public_modules.rtinstall", "public_modules.rtremove"}}
+)
+
+func (r *root) hooks(h hooks) error {
+	for _, dir := range h.dirs {
+		for _, p := range r.below(dir) {
+			if !slices.Contains(h.replaced, path.Base(p)) {
+				return fault.New(fault.Spec, "/%s is a hook of %s that nobody read; %s", p, h.of, WayOut)
 			}
 		}
 	}

@@ -35,6 +35,7 @@ type Deeds struct {
 	Owners       []File            `json:"owners,omitempty"`       // as dpkg-statoverride --update --add does
 	Sysusers     []string          `json:"sysusers,omitempty"`     // files of sysusers.d(5)
 	Groups       []string          `json:"groups,omitempty"`       // as addgroup --system makes them
+	Users        []User            `json:"users,omitempty"`        // as adduser --system makes them
 	Tmpfiles     []string          `json:"tmpfiles,omitempty"`     // files of tmpfiles.d(5)
 	Remove       []string          `json:"remove,omitempty"`
 	Steps        []string          `json:"steps,omitempty"` // functions of this package, by name
@@ -51,6 +52,15 @@ type File struct {
 	User  string `json:"user,omitempty"`
 	Group string `json:"group,omitempty"`
 	Text  string `json:"text,omitempty"`
+}
+
+// User is a system account. Its group is nogroup where none is named, and made where it is not there.
+type User struct {
+	Name    string `json:"name"`
+	Comment string `json:"comment,omitempty"`
+	Home    string `json:"home,omitempty"`
+	Shell   string `json:"shell,omitempty"`
+	Group   string `json:"group,omitempty"`
 }
 
 // Table is table.yaml.
@@ -141,6 +151,8 @@ func (s section) deeds() (d Deeds, ok bool) {
 		d.Alternatives = s.args
 	case "nss":
 		d.nss = s.args
+	case "apparmor":
+		d.Files = []File{{Path: "/etc/apparmor.d/local/" + s.args[0]}}
 	case "":
 		return d, false
 	}
@@ -161,6 +173,7 @@ func (d *Deeds) add(o Deeds) {
 	d.Remove = append(d.Remove, o.Remove...)
 	d.Steps = append(d.Steps, o.Steps...)
 	d.Groups = append(d.Groups, o.Groups...)
+	d.Users = append(d.Users, o.Users...)
 	d.preset = append(d.preset, o.preset...)
 	d.userPreset = append(d.userPreset, o.userPreset...)
 	d.nss = append(d.nss, o.nss...)

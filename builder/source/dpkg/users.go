@@ -1,6 +1,7 @@
 package dpkg
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -159,18 +160,45 @@ func (u *users) addGroup(name, number string) (int, error) {
 
 // addSystemGroup takes the lowest free number, as addgroup --system does.
 func (u *users) addSystemGroup(name string) error {
-	for id := systemMin + 1; id <= systemMax; id++ {
-		s := strconv.Itoa(id)
-		if slices.ContainsFunc(u.groups, func(l []string) bool { return l[0] == name }) {
-			return nil
-		}
-		if !slices.ContainsFunc(u.groups, func(l []string) bool { return l[2] == s }) {
-			u.groups = append(u.groups, []string{name, "x", s, ""})
-			u.gshadow = append(u.gshadow, []string{name, "!", "", ""})
-			return nil
+	if _, ok := find(u.groups, name); ok {
+		return nil
+	}
+	id, err := lowest(u.groups)
+	if err != nil {
+		return fmt.Errorf("making the group %s: %w", name, err)
+	}
+	u.groups = append(u.groups, []string{name, "x", id, ""})
+	u.gshadow = append(u.gshadow, []string{name, "!", "", ""})
+	return nil
+}
+
+// addSystemUser takes the lowest free number, as adduser --system does.
+func (u *users) addSystemUser(w User) error {
+	if _, ok := u.user(w.Name); ok {
+		return nil
+	}
+	id, err := lowest(u.passwd)
+	if err != nil {
+		return fmt.Errorf("making the user %s: %w", w.Name, err)
+	}
+	group := cmp.Or(w.Group, "nogroup")
+	if err := u.addSystemGroup(group); err != nil {
+		return err
+	}
+	gid, _ := u.group(group)
+	u.passwd = append(u.passwd, []string{w.Name, "x", id, strconv.Itoa(gid), w.Comment, cmp.Or(w.Home, "/nonexistent"), cmp.Or(w.Shell, "/usr/sbin/nologin")})
+	u.shadow = append(u.shadow, []string{w.Name, "!", strconv.FormatInt(repro.DefaultEpoch/86400, 10), "", "", "", "", "", ""})
+	return nil
+}
+
+// lowest is the lowest number for an account of the system that no line has.
+func lowest(lines [][]string) (string, error) {
+	for id := systemMin; id <= systemMax; id++ {
+		if s := strconv.Itoa(id); !slices.ContainsFunc(lines, func(l []string) bool { return l[2] == s }) {
+			return s, nil
 		}
 	}
-	return fmt.Errorf("all numbers from %d to %d are taken by groups", systemMin+1, systemMax)
+	return "", fmt.Errorf("all numbers from %d to %d are taken", systemMin, systemMax)
 }
 
 // shadowAll moves passwords into the shadow files, as shadowconfig(8) does: pwconv and
