@@ -53,6 +53,7 @@ const maxManifest, maxDisk, maxWindow = 64 << 20, 64 << 30, 128 << 20
 // manifest is what is read of one.
 type manifest struct {
 	Role    string `json:"role"`
+	Arch    string `json:"arch"`
 	Outputs []struct {
 		Format string `json:"format"`
 		File   string `json:"file"`
@@ -77,6 +78,9 @@ type catalogue struct {
 	opened []io.Closer
 	open   func(file string) (Image, error)
 }
+
+// served is the architecture of the machines that are served.
+const served = "amd64"
 
 // openCatalogue opens what the manifests in dir name. Nothing outside of dir is opened, and
 // of what is in it nothing that no manifest names.
@@ -105,12 +109,15 @@ func openCatalogue(dir string, open func(string) (Image, error)) (c *catalogue, 
 		if err := json.Unmarshal(text, &m); err != nil {
 			return c, fault.New(fault.Verify, "%s: %w", filepath.Join(dir, name), err)
 		}
+		if m.Arch != served {
+			continue
+		}
 		if err := c.add(root, dir, m); err != nil {
 			return c, err
 		}
 	}
 	if len(c.images) == 0 {
-		return c, fault.New(fault.Usage, "%s holds no netboot image: `imgbuild worker -o %s --format netboot,raw.zst` builds one", dir, dir)
+		return c, fault.New(fault.Usage, "%s holds no netboot image for "+served+": `imgbuild worker -o %s --format netboot,raw.zst` builds one", dir, dir)
 	}
 	return c, nil
 }

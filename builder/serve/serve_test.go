@@ -132,7 +132,7 @@ func outputs(t testing.TB, inventory string) *rig {
 	for name, format := range map[string]string{"worker.netboot.efi": formatNetboot, "worker.raw.zst": formatDisk, "worker.ign": "ignition"} {
 		outputs = append(outputs, map[string]any{"format": format, "file": name, "size": len(files[name]), "sha256": fmt.Sprintf("%x", sha256.Sum256(files[name]))})
 	}
-	files["worker.manifest.json"], err = json.Marshal(map[string]any{"role": "worker", "outputs": outputs, "spec": map[string]any{}})
+	files["worker.manifest.json"], err = json.Marshal(map[string]any{"role": "worker", "arch": "amd64", "outputs": outputs, "spec": map[string]any{}})
 	must(t, err)
 	for name, data := range files {
 		must(t, os.WriteFile(filepath.Join(r.dir, name), data, 0o600))
@@ -213,26 +213,27 @@ func TestBadFolder(t *testing.T) {
 		change func(r *rig, o *Options)
 		want   string
 	}{
-		"no folder":           {func(_ *rig, o *Options) { o.Dir += "/none" }, "no such file"},
-		"no netboot image":    {func(r *rig, o *Options) { os.Remove(r.dir + "/worker.manifest.json") }, "holds no netboot image: `imgbuild worker -o "},
-		"image is gone":       {func(r *rig, o *Options) { os.Remove(r.dir + "/worker.netboot.efi") }, "its manifest is there, and it is not"},
-		"image is short":      {func(r *rig, o *Options) { os.Truncate(r.dir+"/worker.netboot.efi", 7) }, "no file of 1048576 bytes, as its manifest says"},
-		"disk is damaged":     {func(r *rig, o *Options) { r.damage("worker.raw.zst") }, "worker.raw.zst: its sha256 is "},
-		"disk leads out":      {func(r *rig, o *Options) { r.link("worker.raw.zst", "/etc/passwd") }, "no file of"},
-		"manifest leads out":  {func(r *rig, o *Options) { r.link("worker.manifest.json", "/etc/passwd") }, "escapes"},
-		"manifest climbs":     {func(r *rig, o *Options) { r.edit("worker.manifest.json", "worker.raw.zst", "../worker.raw.zst") }, "is no file of the folder"},
-		"manifest is torn":    {func(r *rig, o *Options) { os.Truncate(r.dir+"/worker.manifest.json", 9) }, "worker.manifest.json: unexpected end"},
-		"another role":        {func(r *rig, o *Options) { r.edit("worker.manifest.json", `"role":"worker"`, `"role":"master"`) }, "it is a worker's image, its manifest is a master's"},
-		"no raw.zst":          {func(r *rig, o *Options) { r.edit("worker.manifest.json", `"raw.zst"`, `"raw.gz"`) }, "line 4: boot: there is no raw.zst of a worker"},
-		"no inventory":        {func(r *rig, o *Options) { o.Inventory += "x" }, "no such file"},
-		"role without image":  {func(r *rig, o *Options) { r.edit("machines.yaml", "role: worker", "role: master") }, "line 4: role: "},
-		"no disk":             {func(r *rig, o *Options) { r.edit("machines.yaml", "  disk: /dev/vda\n", "") }, "machines.yaml: line 4: disk: say which disk"},
-		"no config":           {func(r *rig, o *Options) { r.edit("machines.yaml", "  config: worker.yaml\n", "") }, "line 4: config: it has none"},
-		"config is not there": {func(r *rig, o *Options) { r.edit("machines.yaml", "config: worker.yaml", "config: none.yaml") }, "line 4: reading the node config"},
-		"config is none":      {func(r *rig, o *Options) { r.edit("machines.yaml", "config: worker.yaml", "config: f1.ign") }, "f1.ign: node config"},
-		"user data is empty":  {func(r *rig, o *Options) { os.Truncate(r.dir+"/f1.ign", 0) }, "want a file of 1 to"},
-		"iPXE is not there":   {func(r *rig, o *Options) { o.IPXE = r.dir + "/none.efi" }, "reading iPXE"},
-		"iPXE is none":        {func(r *rig, o *Options) { o.IPXE = r.dir + "/undionly.kpxe" }, "it is no iPXE"},
+		"no folder":            {func(_ *rig, o *Options) { o.Dir += "/none" }, "no such file"},
+		"no netboot image":     {func(r *rig, o *Options) { os.Remove(r.dir + "/worker.manifest.json") }, "holds no netboot image for amd64: `imgbuild worker -o "},
+		"of another processor": {func(r *rig, o *Options) { r.edit("worker.manifest.json", `"arch":"amd64"`, `"arch":"arm64"`) }, "holds no netboot image for amd64"},
+		"image is gone":        {func(r *rig, o *Options) { os.Remove(r.dir + "/worker.netboot.efi") }, "its manifest is there, and it is not"},
+		"image is short":       {func(r *rig, o *Options) { os.Truncate(r.dir+"/worker.netboot.efi", 7) }, "no file of 1048576 bytes, as its manifest says"},
+		"disk is damaged":      {func(r *rig, o *Options) { r.damage("worker.raw.zst") }, "worker.raw.zst: its sha256 is "},
+		"disk leads out":       {func(r *rig, o *Options) { r.link("worker.raw.zst", "/etc/passwd") }, "no file of"},
+		"manifest leads out":   {func(r *rig, o *Options) { r.link("worker.manifest.json", "/etc/passwd") }, "escapes"},
+		"manifest climbs":      {func(r *rig, o *Options) { r.edit("worker.manifest.json", "worker.raw.zst", "../worker.raw.zst") }, "is no file of the folder"},
+		"manifest is torn":     {func(r *rig, o *Options) { os.Truncate(r.dir+"/worker.manifest.json", 9) }, "worker.manifest.json: unexpected end"},
+		"another role":         {func(r *rig, o *Options) { r.edit("worker.manifest.json", `"role":"worker"`, `"role":"master"`) }, "it is a worker's image, its manifest is a master's"},
+		"no raw.zst":           {func(r *rig, o *Options) { r.edit("worker.manifest.json", `"raw.zst"`, `"raw.gz"`) }, "line 4: boot: there is no raw.zst of a worker"},
+		"no inventory":         {func(r *rig, o *Options) { o.Inventory += "x" }, "no such file"},
+		"role without image":   {func(r *rig, o *Options) { r.edit("machines.yaml", "role: worker", "role: master") }, "line 4: role: "},
+		"no disk":              {func(r *rig, o *Options) { r.edit("machines.yaml", "  disk: /dev/vda\n", "") }, "machines.yaml: line 4: disk: say which disk"},
+		"no config":            {func(r *rig, o *Options) { r.edit("machines.yaml", "  config: worker.yaml\n", "") }, "line 4: config: it has none"},
+		"config is not there":  {func(r *rig, o *Options) { r.edit("machines.yaml", "config: worker.yaml", "config: none.yaml") }, "line 4: reading the node config"},
+		"config is none":       {func(r *rig, o *Options) { r.edit("machines.yaml", "config: worker.yaml", "config: f1.ign") }, "f1.ign: node config"},
+		"user data is empty":   {func(r *rig, o *Options) { os.Truncate(r.dir+"/f1.ign", 0) }, "want a file of 1 to"},
+		"iPXE is not there":    {func(r *rig, o *Options) { o.IPXE = r.dir + "/none.efi" }, "reading iPXE"},
+		"iPXE is none":         {func(r *rig, o *Options) { o.IPXE = r.dir + "/undionly.kpxe" }, "it is no iPXE"},
 		"range elsewhere": {func(_ *rig, o *Options) {
 			o.DHCP, o.First, o.Last = DHCPFull, netip.MustParseAddr("10.0.1.1"), netip.MustParseAddr("10.0.1.9")
 		}, "--range 10.0.1.1-10.0.1.9: it is not in 10.0.0.0/24"},
