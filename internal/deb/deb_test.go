@@ -233,3 +233,22 @@ func FuzzOpen(f *testing.F) {
 		_, _ = walk(file)
 	})
 }
+
+// FuzzParagraph: what is read and written again is read the same.
+func FuzzParagraph(f *testing.F) {
+	f.Add([]byte(control))
+	f.Add([]byte("A:\n x\n#\n\ty: \nDepends: a (>= 1) | b:any,c [!amd64]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := ParseParagraph(text)
+		if err != nil {
+			return
+		}
+		again, err := ParseParagraph([]byte(p.String()))
+		if err != nil || !slices.Equal(p, again) {
+			t.Errorf("%q is read as %q, then %q, %v", text, p, again, err)
+		}
+		for _, field := range p {
+			_, _ = ParseRelations(field.Value, "amd64")
+		}
+	})
+}
