@@ -193,3 +193,14 @@ func TestKeys(t *testing.T) {
 		t.Error("the same file has two signatures")
 	}
 }
+
+// TestDamagedStatus: no bill is made of a part of the packages.
+func TestDamagedStatus(t *testing.T) {
+	root := tree.New()
+	if err := root.Put(dpkgDir+"/status", tree.Node{Mode: 0o644, Content: tree.Bytes(status + "\n\x00\x00\n")}); err != nil {
+		t.Fatal(err)
+	}
+	if packages, err := readPackages(root, "amd64"); err == nil || !strings.Contains(err.Error(), "dpkg's status: line ") {
+		t.Errorf("%v, %v", packages, err)
+	}
+}

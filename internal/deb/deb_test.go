@@ -210,7 +210,11 @@ func TestEachParagraph(t *testing.T) {
 	if got, err := read("a: 1\nB : 2\nc:  3\n\tx\n\n"); err != nil || !slices.Equal(got, []string{"a: 1\nB : 2\nc: 3\n\tx\n"}) {
 		t.Errorf("%q, %v", got, err)
 	}
-	for text, want := range map[string]string{" x\n": "line 1 continues no field", "A: 1\n\n x\n": "line 3 continues no field", "A\n": "line 1 is no field", ":x\n": "line 1 is no field",
+	var many strings.Builder
+	for i := range mostFields + 1 {
+		fmt.Fprintf(&many, "F%d: x\n", i)
+	}
+	for text, want := range map[string]string{many.String(): "more than 1000 fields", " x\n": "line 1 continues no field", "A: 1\n\n x\n": "line 3 continues no field", "A\n": "line 1 is no field", ":x\n": "line 1 is no field",
 		"A:\na: 1\n": "line 2: a stands there twice", "A: " + strings.Repeat("x", longestLine): "a line is longer than"} {
 		if _, err := read(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v, want %q", text, err, want)
@@ -231,5 +235,24 @@ func FuzzOpen(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = walk(file)
+	})
+}
+
+// FuzzParagraph: what is read and written again is read the same.
+func FuzzParagraph(f *testing.F) {
+	f.Add([]byte(control))
+	f.Add([]byte("A:\n x\n#\n\ty: \nDepends: a (>= 1) | b:any,c [!amd64]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := ParseParagraph(text)
+		if err != nil {
+			return
+		}
+		again, err := ParseParagraph([]byte(p.String()))
+		if err != nil || !slices.Equal(p, again) {
+			t.Errorf("%q is read as %q, then %q, %v", text, p, again, err)
+		}
+		for _, field := range p {
+			_, _ = ParseRelations(field.Value, "amd64")
+		}
 	})
 }

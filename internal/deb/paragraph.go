@@ -13,6 +13,9 @@ import (
 // longestLine bounds one line of a control file; the longest in Debian has some 100 kB.
 const longestLine = 4 << 20
 
+// mostFields bounds a paragraph; the longest in Debian has some 40.
+const mostFields = 1000
+
 // Field is one field of a control paragraph: its value is as written, continuation
 // lines included, without blanks and line feeds at its end.
 type Field struct{ Name, Value string }
@@ -65,6 +68,9 @@ func EachParagraph(r io.Reader, wanted []string, fn func(Paragraph) error) error
 			keep()
 			if open, name = true, spelt(key, wanted); name == "" {
 				continue
+			}
+			if len(p) == mostFields {
+				return fmt.Errorf("line %d: a paragraph has more than %d fields", n, mostFields)
 			}
 			if p.index(name) >= 0 {
 				return fmt.Errorf("line %d: %s stands there twice", n, name)
