@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench release fuzz reliability arm64 clones ha hosts capi netboot iso formats faults lint generate clean
+.PHONY: help tools build demo test short versions bench profile release fuzz reliability arm64 clones ha hosts capi netboot iso formats faults lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ versions: ## the cluster test with each Kubernetes minor that is supported (an h
 
 bench: tools build ## time builds and boots beside cp of the same bytes; writes docs/bench.md
 	$(GO) run ./test/bench -bin $(BIN)
+
+profile: build ## where the processor time of builds goes: profile/changed.pprof and cold.pprof, for go tool pprof -top
+	$(GO) run ./test/bench -bin $(BIN) -profile profile
 
 release: ## pack imgbuild itself, VERSION=1.2.3: tar.gz, deb, rpm and OCI image in dist/
 	@GO="$(GO)" ARCH="$(ARCH)" ./test/release/release.sh
@@ -88,4 +91,4 @@ generate: ## write the generated documents anew
 	$(GO) test ./cmd/imgbuild -update
 
 clean: ## remove what the build made; the cache stays
-	rm -rf $(BIN) $(OUT) dist
+	rm -rf $(BIN) $(OUT) dist profile

@@ -4,6 +4,7 @@ package arm64
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ func TestArm64(t *testing.T) {
 	kit.Must(t, s.BuildTools(t.Context(), "../..", arch))
 	kit.Must(t, s.Identity(t.Context()))
 	images := filepath.Join(s.Dir, "out")
-	server := httptest.NewServer(registry.New())
+	server := httptest.NewServer(registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, 0))))
 	defer server.Close()
 	tag := strings.TrimPrefix(server.URL, "http://") + "/nodes:1"
 	_, err := s.Imgbuild(t.Context(), "worker", "-o", images, "--format", "raw", "--arch", "amd64,arm64", "--push", tag)

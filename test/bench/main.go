@@ -23,10 +23,11 @@ func main() {
 	bin := flag.String("bin", "bin", "folder with imgbuild and its node programs")
 	out := flag.String("out", "docs/bench", "where the figures go: this name with .md and .json")
 	n := flag.Int("n", 5, "how often each is timed; the median counts")
+	where := flag.String("profile", "", "folder for profiles of two builds, instead of figures (empty: none)")
 	boot := flag.Bool("boot", true, "boot a cluster, too (else the last run's figures stay)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := bench(ctx, *bin, *out, *n, *boot)
+	err := bench(ctx, *bin, *out, *where, *n, *boot)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -68,7 +69,7 @@ type Stage struct {
 	After float64 `json:"secondsAfterPowerOn"`
 }
 
-func bench(ctx context.Context, bin, out string, n int, boot bool) error {
+func bench(ctx context.Context, bin, out, where string, n int, boot bool) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -79,6 +80,9 @@ func bench(ctx context.Context, bin, out string, n int, boot bool) error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a scratch folder
 	b := &runner{k: kit.Kit{Bin: bin, Dir: dir, Said: os.Stderr}, n: n}
+	if where != "" {
+		return b.profile(ctx, where)
+	}
 	f := &Figures{Day: repro.Now().UTC().Format("2006-01-02"), Machine: machine()}
 	for _, role := range []string{"master", "worker"} { // everything into the cache
 		if _, err := b.k.Image(ctx, role, "raw"); err != nil {

@@ -38,8 +38,8 @@ func (b *runner) times(ctx context.Context) ([]Time, error) {
 			line++
 			file := filepath.Join(b.k.Dir, "changed.yaml")
 			base := "{}"
-			if packages != "" { // whose maintainer scripts have to run
-				base = "{builder: mmdebstrap, packages: [" + packages + "]}"
+			if packages != "" {
+				base = "{packages: [" + packages + "]}"
 			}
 			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: %s\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", base, 262144+line)
 			if err := os.WriteFile(file, text, 0o644); err != nil { // #nosec G306 -- a scratch file
@@ -114,21 +114,27 @@ func median(name string, all []run.Usage) Time {
 	return Time{Name: name, Runs: len(all), Wall: m.Wall.Seconds(), CPU: m.CPU.Seconds(), Peak: float64(peak) / 1e6}
 }
 
-// cold builds with a copy of the cache in which nothing that imgbuild made of
-// packages and images is left; what was fetched or compiled stays.
-func (b *runner) cold(ctx context.Context, u *run.Usage) error {
+// coldCache is a copy of the cache in which nothing that imgbuild made of packages and
+// images is left; what was fetched or compiled stays.
+func (b *runner) coldCache(ctx context.Context) (string, error) {
 	warm, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	cache := filepath.Join(b.k.Dir, "cache")
+	if err := run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-a", filepath.Join(warm, "imgbuild"), cache}}); err != nil {
+		return "", err
+	}
+	return cache, b.k.Forget(ctx, cache, "base ", "package layer ", "kernel indices ", "containerd ")
+}
+
+// cold builds with a cold cache.
+func (b *runner) cold(ctx context.Context, u *run.Usage) error {
+	cache, err := b.coldCache(ctx)
 	if err != nil {
 		return err
 	}
-	cache := filepath.Join(b.k.Dir, "cache")
 	defer os.RemoveAll(cache) //nolint:errcheck // a scratch folder
-	if err := run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-a", filepath.Join(warm, "imgbuild"), cache}}); err != nil {
-		return err
-	}
-	if err := b.k.Forget(ctx, cache, "base ", "package layer ", "kernel indices ", "containerd "); err != nil {
-		return err
-	}
 	out := filepath.Join(b.k.Dir, "cold")
 	defer os.RemoveAll(out) //nolint:errcheck // a scratch folder
 	return b.imgbuild("worker", "-o", out, "--cache", cache, "--lock", filepath.Join(b.k.Dir, "out", "imgbuild.lock"), "--format", "raw", "--offline")(ctx, u)
