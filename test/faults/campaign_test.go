@@ -33,7 +33,7 @@ func TestCampaign(t *testing.T) {
 	if *cuts == 0 {
 		t.Skip("a campaign of hours: make faults")
 	}
-	from, done := time.Now(), read(t)
+	from, done, built := time.Now(), read(t), commit(t)
 	s := newSite(t)
 	s.Slow(t, 0.25)
 	s.clocks.on.Store(true)
@@ -57,7 +57,7 @@ func TestCampaign(t *testing.T) {
 				if !alone {
 					s.needMaster(t)
 				}
-				y := s.round(t, k.name, k.machine, round)
+				y := s.round(t, k.name, k.machine, round, built)
 				note(t, y)
 				cut += len(y.Moments)
 				if !y.Held {
@@ -82,10 +82,10 @@ func (s *site) needMaster(t *testing.T) {
 
 // round is one first boot, cut one to five times, and what comes of it; afterwards the
 // machine is gone.
-func (s *site) round(t *testing.T, kind, name string, n int) (y try) {
+func (s *site) round(t *testing.T, kind, name string, n int, built string) (y try) {
 	t.Helper()
 	r := rand.New(rand.NewSource(int64(n)*1000 + int64(len(kind)))) // #nosec G404 -- chance, not secrecy
-	y = try{Kind: kind, Round: n, Replay: n/2%2 == 1, Commit: commit(t), Date: time.Now().Format(time.DateOnly), Machine: computer()}
+	y = try{Kind: kind, Round: n, Replay: n/2%2 == 1, Commit: built, Date: time.Now().Format(time.DateOnly), Machine: computer()}
 	var how func(*boottest.Node)
 	writes := filepath.Join(s.Dir, "writes")
 	if y.Replay {
