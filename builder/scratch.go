@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/pagecache"
 )
 
 // scratch is a folder that everything grows in, on the outputs' file system. It is
@@ -72,7 +73,7 @@ func lockFolder(dir string, how int) (*os.File, error) {
 func release(o Options, p *plan.Plan) {
 	for _, out := range p.Outputs {
 		if f, err := os.Open(filepath.Join(o.Out, out.File)); err == nil {
-			_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // #nosec G115 -- a descriptor is small
+			_ = pagecache.Drop(f)
 			_ = f.Close()
 		}
 	}

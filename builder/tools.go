@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/tree"
@@ -24,7 +25,7 @@ const AgentPart = "imgbuild-firstboot"
 func findTools(dir, arch string) (*tools, error) {
 	dirs := []string{dir}
 	if dir == "" {
-		self, err := os.Executable()
+		self, err := executable()
 		if err != nil {
 			return nil, err
 		}
@@ -43,6 +44,15 @@ func findTools(dir, arch string) (*tools, error) {
 		return &tools{initrd, firstboot}, nil
 	}
 	return nil, fault.New(fault.Tool, "imgbuild's own node programs imgbuild-initrd-%s and imgbuild-firstboot-%s are not in %v: run `make build`, or point --tools at them", arch, arch, dirs)
+}
+
+// executable is where this program lies. Where Linux has no /proc, what it was started by tells.
+func executable() (string, error) {
+	file, err := os.Executable()
+	if err != nil && strings.Contains(os.Args[0], "/") {
+		return filepath.Abs(os.Args[0])
+	}
+	return file, err
 }
 
 func (t *tools) digests() map[string]string {

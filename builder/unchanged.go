@@ -86,9 +86,15 @@ func vouchKey(o Options, p *plan.Plan, key *bill.Key) (string, error) {
 
 // self is the SHA-256 of this program.
 var self = sync.OnceValues(func() ([]byte, error) {
-	f, err := os.Open("/proc/self/exe")
+	f, err := os.Open("/proc/self/exe") // what was started, whatever has its name by now
 	if err != nil {
-		return nil, err
+		file, err := executable()
+		if err != nil {
+			return nil, err
+		}
+		if f, err = os.Open(file); err != nil { // #nosec G304 -- this program
+			return nil, err
+		}
 	}
 	defer f.Close() //nolint:errcheck // read only
 	sum := sha256.New()

@@ -37,6 +37,7 @@ want isoinfo genisoimage
 want skopeo skopeo
 want sfdisk fdisk
 want objdump binutils
+want strace strace
 want systemd-dissect systemd-container
 want nft nftables
 want ip iproute2

@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/imgbuild/imgbuild/internal/netboot"
-	"github.com/imgbuild/imgbuild/internal/node/initrd"
+	"github.com/imgbuild/imgbuild/internal/ramdisk"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -208,9 +208,9 @@ func (k *kernel) pack(w io.Writer, order []string, init []byte) error {
 	for _, dir := range []string{"dev", "proc", "sys", "run", "sysroot"} {
 		c.Folder(dir)
 	}
-	c.Folder(path.Dir(initrd.ModuleList))
-	c.File(initrd.ModuleList, 0o644, []byte(list.String()))
-	c.File(initrd.AliasList, 0o644, []byte(aliases.String()))
+	c.Folder(path.Dir(ramdisk.ModuleList))
+	c.File(ramdisk.ModuleList, 0o644, []byte(list.String()))
+	c.File(ramdisk.AliasList, 0o644, []byte(aliases.String()))
 	c.Folder("lib")
 	c.Folder("lib/modules")
 	for _, name := range order {

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
@@ -117,7 +115,7 @@ func listenPacket(ctx context.Context, addr, device, what string) (net.PacketCon
 			return nil
 		}
 		var bound error
-		err := raw.Control(func(fd uintptr) { bound = unix.BindToDevice(int(fd), device) })
+		err := raw.Control(func(fd uintptr) { bound = bindTo(int(fd), device) })
 		return errors.Join(err, bound)
 	}}
 	l, err := c.ListenPacket(ctx, "udp4", addr)

@@ -42,8 +42,8 @@ type toolchain struct {
 // moduleInfo is what `go mod download -json` says of a module.
 type moduleInfo struct{ Path, Version, Dir, GoMod, Sum, Error string }
 
-// Resolve implements Source. A part's pin says the module, its sum, and the Go
-// toolchain that it was first resolved with; an image's pin that of its first part.
+// Resolve implements Source. A part's pin says the module, its sum, and the compilers that
+// it was first resolved with; an image's pin those of its first part.
 func (g *goModule) Resolve(ctx context.Context, req lock.Request) (lock.Pin, error) {
 	name, ver := req.Name, strings.TrimPrefix(req.Version, "v")
 	if req.Kind == lock.KindImage {
@@ -69,9 +69,18 @@ func (g *goModule) Resolve(ctx context.Context, req lock.Request) (lock.Pin, err
 	if err != nil {
 		return lock.Pin{}, err
 	}
+	args := map[string]string{"go": tc.version}
+	if part.hasC() {
+		cc, err := g.gccVersion(ctx, g.opt.Arch)
+		if err == nil {
+			args["cc"] = cc
+		} else if !run.IsMissingTool(err) { // a lock may be made where nothing is built
+			return lock.Pin{}, err
+		}
+	}
 	return lock.Pin{
 		Request: req.Name, Kind: req.Kind, Name: req.Name, Version: ver, Arch: g.opt.Arch, Source: "gomodule",
-		URL: info.Path + "@" + info.Version, Digest: info.Sum, Args: map[string]string{"go": tc.version},
+		URL: info.Path + "@" + info.Version, Digest: info.Sum, Args: args,
 	}, nil
 }
 

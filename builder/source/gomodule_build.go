@@ -25,26 +25,37 @@ type job struct {
 	key  string // names everything that its bytes follow from
 }
 
-// Parts implements Source. Parts of one module are built in one go, because they
-// share most of their packages. What was built before comes from the store.
+// Parts implements Source. What the compilers that a pin names have made comes from the
+// store, and no program is started for it. Parts of one module are built in one go, because
+// they share most of their packages.
 func (g *goModule) Parts(ctx context.Context, pins []lock.Pin) ([]Executable, error) {
-	tc, err := g.toolchain(ctx)
-	if err != nil {
-		return nil, err
-	}
 	jobs := make([]job, len(pins))
-	modules, order := map[string][]job{}, []string{}
 	for i, pin := range pins {
-		if jobs[i], err = g.job(ctx, pin, tc); err != nil {
+		part, err := partOf(pin.Name)
+		if err != nil {
 			return nil, fmt.Errorf("building %s: %w", pin.Name, err)
 		}
-		if _, ok := modules[pin.URL]; !ok {
-			order = append(order, pin.URL)
+		jobs[i] = newJob(pin, part, pin.Args["go"], pin.Args["cc"])
+	}
+	modules, order := map[string][]job{}, []string{}
+	if len(g.missing(jobs)) > 0 {
+		for i, j := range jobs {
+			if _, ok := g.built(j); ok {
+				continue
+			}
+			here, err := g.here(ctx, j)
+			if err != nil {
+				return nil, fmt.Errorf("building %s: %w", j.pin.Name, err)
+			}
+			jobs[i] = here
+			if _, ok := modules[j.pin.URL]; !ok {
+				order = append(order, j.pin.URL)
+			}
+			modules[j.pin.URL] = append(modules[j.pin.URL], here)
 		}
-		modules[pin.URL] = append(modules[pin.URL], jobs[i])
 	}
 	for _, at := range order {
-		if err := g.module(ctx, at, modules[at], tc); err != nil {
+		if err := g.module(ctx, at, modules[at]); err != nil {
 			return nil, fmt.Errorf("building %s: %w", at, err)
 		}
 	}
@@ -54,6 +65,7 @@ func (g *goModule) Parts(ctx context.Context, pins []lock.Pin) ([]Executable, er
 		if !ok {
 			return nil, fmt.Errorf("building %s: the result is gone from the cache: run again", j.pin.Name)
 		}
+		var err error
 		if out[i], err = executable(j.pin.Name, path); err != nil {
 			return nil, err
 		}
@@ -61,25 +73,34 @@ func (g *goModule) Parts(ctx context.Context, pins []lock.Pin) ([]Executable, er
 	return out, nil
 }
 
-func (g *goModule) job(ctx context.Context, pin lock.Pin, tc *toolchain) (job, error) {
-	part, err := partOf(pin.Name)
-	if err != nil {
-		return job{}, err
-	}
-	if want := pin.Args["go"]; want != "" && want != tc.version {
-		g.opt.Report.Note("%s was locked with %s and is built with %s: its bytes will differ", pin.Name, want, tc.version)
-	}
-	compiler := tc.version
-	if part.c != "" || part.cgo {
-		cc, err := g.gccVersion(ctx, pin.Arch)
-		if err != nil {
-			return job{}, err
-		}
+// newJob is a pin's part as it is built by a Go and, where it has C in it, a C compiler.
+func newJob(pin lock.Pin, part goPart, compiler, cc string) job {
+	if part.hasC() {
 		compiler += ", " + cc
 	}
 	recipe := []any{"gomodule/1", pin.URL, pin.Digest, pin.Version, pin.Arch, compiler, part.pkg, part.out, part.c, part.cgo, linkFlags(part, pin.Version)}
-	key, err := json.Marshal(recipe)
-	return job{pin: pin, part: part, key: string(key)}, err
+	key, _ := json.Marshal(recipe) // plain data cannot fail
+	return job{pin: pin, part: part, key: string(key)}
+}
+
+// here is a job as this host's compilers do it.
+func (g *goModule) here(ctx context.Context, j job) (job, error) {
+	tc, err := g.toolchain(ctx)
+	if err != nil {
+		return j, err
+	}
+	cc := ""
+	if j.part.hasC() {
+		if cc, err = g.gccVersion(ctx, j.pin.Arch); err != nil {
+			return j, err
+		}
+	}
+	for name, have := range map[string]string{"go": tc.version, "cc": cc} {
+		if want := j.pin.Args[name]; want != "" && want != have {
+			g.opt.Report.Note("%s was locked with %s and is built with %s: its bytes will differ", j.pin.Name, want, have)
+		}
+	}
+	return newJob(j.pin, j.part, tc.version, cc), nil
 }
 
 func (g *goModule) built(j job) (string, bool) {
@@ -108,7 +129,7 @@ func (g *goModule) missing(jobs []job) (out []job) {
 }
 
 // module builds what the store lacks of one module's executables.
-func (g *goModule) module(ctx context.Context, at string, jobs []job, tc *toolchain) error {
+func (g *goModule) module(ctx context.Context, at string, jobs []job) error {
 	if len(g.missing(jobs)) == 0 {
 		return nil
 	}
@@ -126,6 +147,10 @@ func (g *goModule) module(ctx context.Context, at string, jobs []job, tc *toolch
 		names = append(names, j.pin.Name)
 	}
 	defer g.opt.Report.Stage(fmt.Sprintf("building %s from %s", strings.Join(names, ", "), at))()
+	tc, err := g.toolchain(ctx)
+	if err != nil {
+		return err
+	}
 	info, err := g.pinned(ctx, todo[0].pin)
 	if err != nil {
 		return err

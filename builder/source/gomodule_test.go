@@ -92,6 +92,34 @@ func TestGoModuleRefuses(t *testing.T) {
 	})
 }
 
+// TestGoModuleTakesWhatTheLockedCompilersMade has no compiler: what other ones made is not taken.
+func TestGoModuleTakesWhatTheLockedCompilersMade(t *testing.T) {
+	o, _ := options(t)
+	t.Setenv("PATH", t.TempDir())
+	pin := lock.Pin{Kind: lock.KindPart, Name: "pause", Version: "3.10.2", Arch: "amd64", Source: "gomodule", URL: "k8s.io/kubernetes@v1.37.2", Digest: "h1:x=", Args: map[string]string{"go": "go1.26.8", "cc": "gcc 14"}}
+	part, err := partOf(pin.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, _, err := o.Store.Put(t.Context(), strings.NewReader("made by Go and C"))
+	if err == nil {
+		err = o.Store.Record(newJob(pin, part, "go1.26.8", "gcc 14").key, digest)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := New(o).Parts(t.Context(), []lock.Pin{pin})
+	if err != nil || filepath.Base(parts["pause"].File) != strings.TrimPrefix(digest, "sha256:") {
+		t.Errorf("%+v, %v, want %s", parts, err, digest)
+	}
+	for _, args := range []map[string]string{{"go": "go1.26.8", "cc": "gcc 15"}, {"go": "go1.26.9", "cc": "gcc 14"}, {"go": "go1.26.8"}} {
+		pin.Args = args
+		if _, err := New(o).Parts(t.Context(), []lock.Pin{pin}); !run.IsMissingTool(err) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
 // TestGoModuleBuildsTheSameBytesElsewhere builds a small plugin and pause twice,
 // with nothing in common but the module cache, and a third time from the store.
 func TestGoModuleBuildsTheSameBytesElsewhere(t *testing.T) {
@@ -129,10 +157,12 @@ func TestGoModuleBuildsTheSameBytesElsewhere(t *testing.T) {
 	if diff := cmp.Diff(builds[0], builds[1]); diff != "" {
 		t.Error(diff)
 	}
-	t.Setenv("GOCACHE", "/nonexistent")
-	if _, err := last.Parts(t.Context(), pins); err != nil {
-		t.Errorf("from the store: %v", err)
-	}
+	t.Run("from the store, without a program", func(t *testing.T) {
+		t.Setenv("PATH", t.TempDir())
+		if _, err := New(last.opt).Parts(t.Context(), pins); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("a sum that is not the lock's", func(t *testing.T) {
 		o, _ := options(t)
 		bad := pins[0]

@@ -61,6 +61,9 @@ func partOf(name string) (goPart, error) {
 	return p, nil
 }
 
+// hasC says whether a C compiler has a hand in it.
+func (p goPart) hasC() bool { return p.c != "" || p.cgo }
+
 // path is the package as go build takes it.
 func (p goPart) path() string { return strings.TrimSuffix(p.module+"/"+p.pkg, "/") }
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command imgbuild-initrd is /init in a node's initial RAM disk.
 package main
 

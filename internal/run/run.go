@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -118,7 +119,10 @@ func (c Cmd) timed(cmd *exec.Cmd) error {
 	if c.Used != nil && cmd.ProcessState != nil {
 		*c.Used = Usage{Wall: repro.Now().Sub(start), CPU: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
 		if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			c.Used.Peak = r.Maxrss << 10 // getrusage(2): KiB
+			c.Used.Peak = r.Maxrss
+			if runtime.GOOS == "linux" {
+				c.Used.Peak <<= 10 // getrusage(2): KiB; macOS says bytes
+			}
 		}
 	}
 	return err

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
@@ -40,11 +40,11 @@ func (s *Store) List() ([]Entry, error) {
 	}
 	out := []Entry{}
 	for _, f := range files {
-		info, err := f.Info()
-		if err != nil { // pruned by another process
+		var st unix.Stat_t
+		if unix.Lstat(filepath.Join(s.dir, "blobs", f.Name()), &st) != nil { // pruned by another process
 			continue
 		}
-		e := Entry{Digest: prefix + f.Name(), Size: info.Size(), Used: used(info), Keys: keys[prefix+f.Name()]}
+		e := Entry{Digest: prefix + f.Name(), Size: st.Size, Used: time.Unix(st.Atim.Unix()), Keys: keys[prefix+f.Name()]}
 		slices.Sort(e.Keys)
 		out = append(out, e)
 	}
@@ -153,11 +153,4 @@ func (s *Store) Touch(digest string) {
 // sets: mount options such as noatime do not matter. Failing to is no error.
 func (s *Store) touch(path string, info fs.FileInfo) {
 	_ = os.Chtimes(path, repro.Now(), info.ModTime())
-}
-
-func used(info fs.FileInfo) time.Time {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return time.Unix(st.Atim.Unix())
-	}
-	return info.ModTime()
 }

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // note is what Vouch keeps of a file outside the store.
@@ -70,13 +72,9 @@ func look(path, key string) (note, error) {
 	if err != nil {
 		return note{}, err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return note{}, err
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return note{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return note{}, errors.New("no status of the file")
-	}
-	return note{path, key, st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil
+	return note{path, key, uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil // #nosec G115 -- a number of 32 bits on macOS
 }

@@ -8,6 +8,7 @@ package verity
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +16,6 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/containerd/go-dmverity/pkg/verity"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 )
@@ -24,7 +24,7 @@ const (
 	// BlockSize is the size of data and of hash blocks.
 	BlockSize = 4096
 	// MaxSalt is the longest salt that the super block can hold.
-	MaxSalt = verity.MaxSaltSize
+	MaxSalt = 256
 
 	// stretch is what one processor reads and hashes at a time, in bytes.
 	stretch = 1 << 20
@@ -102,11 +102,7 @@ func (t *Tree) write(out io.WriterAt, size int64, id uuid.UUID) (Result, error) 
 		levels = append(levels, digests)
 		digests = hash(nil, digests, salt)
 	}
-	block, err := superBlock(size/BlockSize, salt, id)
-	if err != nil {
-		return Result{}, err
-	}
-	if _, err := out.WriteAt(block, 0); err != nil {
+	if _, err := out.WriteAt(superBlock(size/BlockSize, salt, id), 0); err != nil {
 		return Result{}, err
 	}
 	at := int64(BlockSize)
@@ -119,15 +115,20 @@ func (t *Tree) write(out io.WriterAt, size int64, id uuid.UUID) (Result, error) 
 	return Result{RootHash: digests, HashSize: at}, nil
 }
 
-func superBlock(blocks int64, salt []byte, id uuid.UUID) ([]byte, error) {
-	s := verity.DefaultSuperblock()
-	s.DataBlocks, s.SaltSize, s.UUID = uint64(blocks), uint16(len(salt)), id // #nosec G115 -- checked
-	copy(s.Salt[:], salt)
-	text, err := s.Serialize()
-	if err != nil {
-		return nil, err
-	}
-	return append(text, make([]byte, BlockSize-len(text))...), nil
+// superBlock is that of veritysetup(8), and zeros up to the end of its block.
+func superBlock(blocks int64, salt []byte, id uuid.UUID) []byte {
+	b, le := make([]byte, BlockSize), binary.LittleEndian
+	copy(b, "verity\x00\x00")
+	le.PutUint32(b[8:], 1)  // version
+	le.PutUint32(b[12:], 1) // hash type
+	copy(b[16:], id[:])
+	copy(b[32:], "sha256")
+	le.PutUint32(b[64:], BlockSize)         // of the data
+	le.PutUint32(b[68:], BlockSize)         // of the hashes
+	le.PutUint64(b[72:], uint64(blocks))    // #nosec G115 -- a size is not negative
+	le.PutUint16(b[80:], uint16(len(salt))) // #nosec G115 -- checked
+	copy(b[88:], salt)
+	return b
 }
 
 // digests are those of all blocks in the first size bytes: what is known, and between

@@ -8,9 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/internal/run"
 )
@@ -137,8 +138,8 @@ func inUse(t *testing.T, cache string) map[string][]string {
 		for _, file := range files {
 			switch kind {
 			case "blobs":
-				var s syscall.Stat_t
-				if err := syscall.Stat(file, &s); err != nil {
+				var s unix.Stat_t
+				if err := unix.Stat(file, &s); err != nil {
 					t.Fatal(err)
 				}
 				if used[filepath.Base(file)] = !time.Unix(s.Atim.Unix()).Before(start); !used[filepath.Base(file)] {

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package netboot boots machines that have firmware and an empty disk, by the network
 // alone, with `imgbuild serve` in a network name space of the test's own.
 package netboot

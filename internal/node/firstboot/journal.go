@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // Phase is how far a node has come, as its journal says. It only ever moves
@@ -98,14 +96,4 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// syncFS writes everything of the file system that holds dir to its disk; kubeadm
-// itself syncs nothing.
-func syncFS(dir string) error {
-	d, err := os.Open(dir) // #nosec G304 -- a folder of the node's state
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close()) // #nosec G115 -- a file descriptor fits
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package initrd
 
 import (
@@ -10,15 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-)
 
-// ModuleList and AliasList are the two files that the builder puts in the RAM
-// disk: one module a line with its file and the names it depends on, in load
-// order ("name file dep dep …", a leading "!" loads it always); and
-// modules.alias as kmod writes it, cut down to those modules.
-const (
-	ModuleList = "imgbuild/modules"
-	AliasList  = "imgbuild/aliases"
+	"github.com/imgbuild/imgbuild/internal/ramdisk"
 )
 
 type module struct {
@@ -54,7 +49,7 @@ func loadDrivers(root string) (*drivers, error) {
 }
 
 func (d *drivers) readModules() (always []string, err error) {
-	f, err := os.Open(filepath.Join(d.root, ModuleList))
+	f, err := os.Open(filepath.Join(d.root, ramdisk.ModuleList))
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +58,7 @@ func (d *drivers) readModules() (always []string, err error) {
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
 		if len(words) < 2 {
-			return nil, fmt.Errorf("%s: bad line %q", ModuleList, lines.Text())
+			return nil, fmt.Errorf("%s: bad line %q", ramdisk.ModuleList, lines.Text())
 		}
 		name, need := strings.CutPrefix(words[0], "!")
 		d.modules[name] = &module{file: words[1], deps: words[2:]}
@@ -75,7 +70,7 @@ func (d *drivers) readModules() (always []string, err error) {
 }
 
 func (d *drivers) readAliases() error {
-	f, err := os.Open(filepath.Join(d.root, AliasList))
+	f, err := os.Open(filepath.Join(d.root, ramdisk.AliasList))
 	if err != nil {
 		return err
 	}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package initrd
 
 import (
@@ -10,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgbuild/imgbuild/internal/ramdisk"
 )
 
 // fake lays both lists below a temporary root and records what is loaded;
@@ -17,7 +21,7 @@ import (
 func fake(t *testing.T, modules, aliases string, broken ...string) (*drivers, *[]string) {
 	t.Helper()
 	root := t.TempDir()
-	for name, text := range map[string]string{ModuleList: modules, AliasList: aliases} {
+	for name, text := range map[string]string{ramdisk.ModuleList: modules, ramdisk.AliasList: aliases} {
 		file := filepath.Join(root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)

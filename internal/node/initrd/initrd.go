@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package initrd is the first program that runs on a node: the init of the
 // initial RAM disk inside the UKI. It loads the storage drivers that the
 // machine asks for, opens the root file system through dm-verity by the root

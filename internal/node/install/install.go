@@ -20,9 +20,9 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
-	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/internal/medium"
+	"github.com/imgbuild/imgbuild/internal/pagecache"
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
@@ -176,7 +176,7 @@ func (a *Installer) writeDisk(ctx context.Context, in Order) error {
 	if got := hex.EncodeToString(sum.Sum(nil)); got != in.SHA256 {
 		return fmt.Errorf("%s has the digest %s, want %s", in.from(), got, in.SHA256)
 	}
-	if err := errors.Join(disk.Sync(), forget(disk)); err != nil {
+	if err := errors.Join(disk.Sync(), pagecache.Drop(disk)); err != nil {
 		return err
 	}
 	a.tell("reading %s back", in.Disk)
@@ -318,11 +318,6 @@ func partition(disk string, n int) string {
 		return fmt.Sprintf("%sp%d", disk, n)
 	}
 	return fmt.Sprintf("%s%d", disk, n)
-}
-
-// forget lets the next read come from the disk.
-func forget(disk *os.File) error {
-	return unix.Fadvise(int(disk.Fd()), 0, 0, unix.FADV_DONTNEED) // #nosec G115 -- a descriptor is small
 }
 
 // lastLine is the end of a program's output.
