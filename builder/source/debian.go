@@ -19,8 +19,8 @@ import (
 	"github.com/imgbuild/imgbuild/internal/repro"
 )
 
-// DebianTools are the tools that laying out the Debian base needs on the build
-// host, with the packages that have them.
+// DebianTools are the tools that mmdebstrap's way of laying out the Debian base needs
+// on the build host, with the packages that have them.
 var DebianTools = map[string]string{"mmdebstrap": "mmdebstrap", "apt-get": "apt", "dpkg-deb": "dpkg"}
 
 // DebianBase asks for a set of Debian packages. Mirror is an archive's address;
