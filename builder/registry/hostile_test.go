@@ -344,16 +344,12 @@ func TestHostile(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			top := t.TempDir()
 			out, cache := filepath.Join(top, "a", "out"), filepath.Join(top, "cache")
-			begin := time.Now()
 			err := pullFrom(t, c.handler(t), out, cache)
 			if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != c.kind {
 				t.Errorf("%v (%s), want one with %q (%s)", err, fault.KindOf(err), c.want, c.kind)
 			}
 			if err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 				t.Errorf("more than one line: %q", err)
-			}
-			if took := time.Since(begin); took > 5*time.Second {
-				t.Errorf("took %v", took)
 			}
 			left := ""
 			_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, _ error) error {

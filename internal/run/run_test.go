@@ -185,7 +185,7 @@ func TestCancelEndsTheWholeGroup(t *testing.T) {
 			if !errors.Is(err, context.Canceled) || !strings.HasPrefix(err.Error(), "sh: ") {
 				t.Errorf("error %v", err)
 			}
-			if took > 5*time.Second {
+			if took > time.Minute { // of the five that it would sleep
 				t.Errorf("took %v", took)
 			}
 			for _, pid := range pids {
@@ -203,7 +203,7 @@ func TestCancelOfTheDeaf(t *testing.T) {
 		t.Skip("takes ten seconds")
 	}
 	pids, took, err := start(t, `trap "" TERM; sleep 300 & echo $$ $! >$PIDS; while :; do wait; done`)
-	if !errors.Is(err, context.Canceled) || took < 9*time.Second || took > 20*time.Second {
+	if !errors.Is(err, context.Canceled) || took < 9*time.Second || took > time.Minute {
 		t.Errorf("error %v after %v", err, took)
 	}
 	for _, pid := range pids {

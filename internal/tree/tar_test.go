@@ -321,11 +321,7 @@ func TestTenThousandEntries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	took := time.Since(start)
-	t.Logf("20,000 entries in %v", took)
-	if took > 2*time.Second { // 0.2 s on an idle machine
-		t.Errorf("20,000 entries took %v", took)
-	}
+	t.Logf("20,000 entries in %v", time.Since(start))
 	if n := len(tr.Paths()); n != 10_103 {
 		t.Errorf("%d paths", n)
 	}

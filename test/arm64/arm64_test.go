@@ -53,6 +53,7 @@ func TestArm64(t *testing.T) {
 	_, err = s.Imgbuild(t.Context(), "verify", filepath.Join(pulled, "worker-arm64.raw"))
 	kit.Must(t, err)
 
+	s.Slow(t, 0.25) // a foreign processor is slower yet than one's own, emulated
 	boot := func(role, config, ip string, memory int) *boottest.Machine {
 		return s.Start(t, boottest.Node{Name: role, Arch: arch, Image: filepath.Join(images, role+"-arm64.raw"), IP: ip, Memory: memory, CPUs: 2,
 			Config: s.Config(t, config), Via: qemu.SMBIOS})
