@@ -69,7 +69,7 @@ func become(argv, env []string) error {
 	if err != nil {
 		return fmt.Errorf("memory at %#x: %w", gate, err)
 	}
-	copy(unsafe.Slice((*byte)(at), len(argv[0])), argv[0])
+	copy(unsafe.Slice((*byte)(at), len(argv[0])), argv[0]) // #nosec G103 -- as long as was asked for
 	args, err := syscall.SlicePtrFromStrings(argv)
 	if err != nil {
 		return err
@@ -81,6 +81,6 @@ func become(argv, env []string) error {
 	if err := seccomp.LoadFilter(filter()); err != nil {
 		return err
 	}
-	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, gate, uintptr(unsafe.Pointer(&args[0])), uintptr(unsafe.Pointer(&vars[0])))
+	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, gate, uintptr(unsafe.Pointer(&args[0])), uintptr(unsafe.Pointer(&vars[0]))) // #nosec G103 -- as syscall.Exec does
 	return fmt.Errorf("starting %s: %w", argv[0], errno)
 }
