@@ -27,7 +27,7 @@ func (n *Node) resolve() {
 		n.fill("base.builder", &n.Base.Builder, baseBuilders[0])
 	}
 	if names, err := arch.Of(n.Arch); err == nil && n.Boot.Console == nil {
-		n.Boot.Console, n.origins["boot.console"] = names.Consoles, Pos{File: fromDefault}
+		n.Boot.Console, n.origins["boot.console"] = slices.Clone(names.Consoles), Pos{File: fromDefault}
 	}
 	c := &n.Containerd
 	if c.Source == "base" {
