@@ -44,14 +44,28 @@ type client struct {
 	opt    Options
 }
 
-// connect signs in; push asks for the right to write.
-func connect(ctx context.Context, reference string, push bool, o Options) (*client, error) {
+// Check says what is wrong with a reference, and asks nobody.
+func Check(reference string) error {
+	_, err := parse(reference)
+	return err
+}
+
+func parse(reference string) (name.Reference, error) {
 	if err := fetch.NoUser(reference); err != nil {
 		return nil, fault.New(fault.Usage, "%w", err)
 	}
 	ref, err := name.ParseReference(reference, name.StrictValidation)
 	if err != nil {
 		return nil, fault.New(fault.Usage, "%q is no REGISTRY/REPOSITORY with a tag or digest: %w", reference, err)
+	}
+	return ref, nil
+}
+
+// connect signs in; push asks for the right to write.
+func connect(ctx context.Context, reference string, push bool, o Options) (*client, error) {
+	ref, err := parse(reference)
+	if err != nil {
+		return nil, err
 	}
 	repo, scope := ref.Context(), transport.PullScope
 	if push {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imgbuild/imgbuild/builder"
+	"github.com/imgbuild/imgbuild/builder/registry"
 )
 
 // newBuildCmd is `imgbuild master` and `imgbuild worker`.
@@ -24,6 +25,11 @@ The outputs, NAME.manifest.json and imgbuild.lock appear in the output folder
 when the build has succeeded and was verified, and not before.`, what),
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if reference != "" {
+				if err := registry.Check(reference); err != nil { // before minutes are spent
+					return err
+				}
+			}
 			err := each(func(o builder.Options) error {
 				result, err := builder.Build(cmd.Context(), o)
 				if err != nil {

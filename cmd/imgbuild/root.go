@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder"
 	"github.com/imgbuild/imgbuild/internal/fault"
+	"github.com/imgbuild/imgbuild/internal/report"
 )
 
 // version is set by the release.
@@ -90,17 +91,42 @@ func buildFlags(cmd *cobra.Command, o *builder.Options) (each func(do func(build
 		if len(arches) == 0 {
 			return do(*o)
 		}
-		sets := slices.Clip(o.Sets)
-		for _, arch := range arches {
-			if o.Sets = append(sets, "arch="+arch); len(arches) > 1 {
-				o.Report.Note("for " + arch + ":")
-			}
-			if err := do(*o); err != nil {
-				return err
-			}
-		}
-		return nil
+		return eachArch(*o, arches, do)
 	}
+}
+
+// eachArch calls do for one architecture after the other, once all of them can be built
+// beside each other.
+func eachArch(o builder.Options, arches []string, do func(builder.Options) error) error {
+	var all []builder.Options
+	named := map[string]string{}
+	for _, arch := range arches {
+		one := o
+		one.Sets = append(slices.Clone(o.Sets), "arch="+arch)
+		all = append(all, one)
+		if len(arches) == 1 {
+			break
+		}
+		quiet := one
+		quiet.Report = report.Discard{} // its warnings come with the build
+		n, err := builder.Load(quiet)
+		if err != nil {
+			return err
+		}
+		if other := named[n.Output.Name]; other != "" {
+			return fault.New(fault.Usage, "--arch: what is for %s and for %s would both be called %s: name each once, and leave output.name out, or take a folder for each", other, arch, n.Output.Name)
+		}
+		named[n.Output.Name] = arch
+	}
+	for i, one := range all {
+		if len(all) > 1 {
+			one.Report.Note("for " + arches[i] + ":")
+		}
+		if err := do(one); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // roleArg reads the role that a command's argument names.

@@ -6,6 +6,7 @@ package locked
 
 import (
 	"bufio"
+	order "cmp"
 	"crypto/sha256"
 	"debug/elf"
 	"errors"
@@ -67,7 +68,7 @@ func newCell(t *testing.T) cell {
 	c := cell{kit.Kit{Bin: filepath.Join(dir, "tools"), Dir: dir, Said: io.Discard}, filepath.Join(dir, "cell")}
 	kit.Must(t, c.BuildTools(t.Context(), "../.."))
 	kit.Must(t, run.Run(t.Context(), run.Cmd{Name: "go", Args: []string{"build", "-o", filepath.Join(c.Bin, "cell"), "./cell"}, Env: []string{"CGO_ENABLED=0"}}))
-	for _, name := range []string{"bin", "work", "cache", "out", "tmp"} {
+	for _, name := range []string{"bin", "here", "cache", "out", "tmp"} {
 		kit.Must(t, os.MkdirAll(filepath.Join(c.root, name), 0o755))
 	}
 	for name, mode := range map[string]fs.FileMode{"cell": 0o755, "imgbuild": 0o755, "imgbuild-initrd-amd64": 0o644, "imgbuild-firstboot-amd64": 0o644} {
@@ -106,7 +107,7 @@ func (c cell) refuses(t *testing.T) {
 	got, err := c.run(t, nil, "/bin/cell", "look")
 	kit.Must(t, err)
 	const want = `user 65534, group 65534, other groups 0, capabilities 0, no new privileges 1
-root: bin cache out tmp work
+root: bin cache here out tmp
 a file in the working directory: open file: read-only file system
 /tmp on the outputs' file system: false
 `
@@ -145,7 +146,7 @@ func (c cell) static(t *testing.T) {
 
 // builds builds in a cell from a warm store, offline, and wants the ordinary build's bytes.
 func (c cell) builds(t *testing.T) {
-	start, lock := time.Now(), filepath.Join(c.root, "work", "imgbuild.lock")
+	start, lock := time.Now(), filepath.Join(c.root, "here", "imgbuild.lock")
 	for _, b := range builds {
 		_, err := c.Imgbuild(t.Context(), b.role, "-o", filepath.Join(c.Dir, b.role), "--format", b.formats, "--lock", lock)
 		kit.Must(t, err)
@@ -159,7 +160,7 @@ func (c cell) builds(t *testing.T) {
 			trace = filepath.Join(c.Dir, b.role+".trace")
 			under = []string{"strace", "-f", "-qq", "-e", "signal=none", "-o", trace}
 		}
-		_, err := c.run(t, under, "/bin/imgbuild", b.role, "-o", "/out/"+b.role, "--format", b.formats, "--lock", "/work/imgbuild.lock", "--cache", "/cache", "--offline")
+		_, err := c.run(t, under, "/bin/imgbuild", b.role, "-o", "/out/"+b.role, "--format", b.formats, "--lock", "/here/imgbuild.lock", "--cache", "/cache", "--offline")
 		kit.Must(t, err)
 		if d := cmp.Diff(digests(t, filepath.Join(c.Dir, b.role)), digests(t, filepath.Join(c.root, "out", b.role))); d != "" {
 			t.Errorf("%s: the ordinary build's files (-) differ from the cell's (+):\n%s", b.role, d)
@@ -258,7 +259,7 @@ func list(refused []string) string { return "`" + strings.Join(refused, "`, `") 
 
 func text(refused []string, counts map[string]int) string {
 	total := 0
-	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return counts[b] - counts[a] })
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return order.Or(counts[b]-counts[a], order.Compare(a, b)) })
 	for _, n := range counts {
 		total += n
 	}

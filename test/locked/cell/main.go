@@ -4,7 +4,7 @@
 // a capability, in a root that holds that program and the folders that it is given, without
 // /proc, /dev and network, behind a filter that kills whoever asks the kernel for more.
 //
-//	cell run ROOT PROGRAM ARG...   as root; ROOT has bin, work (where it is run), cache, out and tmp
+//	cell run ROOT PROGRAM ARG...   as root; ROOT has bin, here (where it is run), cache, out and tmp
 //	cell try NAME                  asks for one of the things that are refused
 //	cell look                      tells what a program in a cell sees
 //	cell refused                   lists the system calls that kill
@@ -78,7 +78,7 @@ func enter(root string, argv []string) error {
 	if err := unix.Chroot(root); err != nil {
 		return err
 	}
-	if err := unix.Chdir("/work"); err != nil {
+	if err := unix.Chdir("/here"); err != nil {
 		return err
 	}
 	for c := uintptr(0); unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0) == nil; c++ { // until there is no such capability
