@@ -23,7 +23,7 @@ func (b *runner) profile(ctx context.Context, dir string) error {
 	if _, err := builder.Build(ctx, o); err != nil { // everything into the cache
 		return err
 	}
-	o.Sets = append(o.Sets, "boot.sysctls.vm\\.max_map_count=262145")
+	o.Sets = append(o.Sets, "boot.sysctls.vm.max_map_count=262145")
 	if err := profiled(ctx, o, filepath.Join(dir, "changed.pprof")); err != nil {
 		return err
 	}
