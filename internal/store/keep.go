@@ -63,7 +63,7 @@ func (s *Store) Verify(ctx context.Context) (sound int, damaged []Entry, err err
 		if ctx.Err() != nil {
 			return sound, damaged, ctx.Err()
 		}
-		switch _, err := s.check(e.Digest); {
+		switch _, err := s.check(e.Digest, false); {
 		case errors.Is(err, ErrDamaged) || errors.Is(err, fs.ErrInvalid):
 			damaged = append(damaged, e)
 			if err := os.Remove(filepath.Join(s.dir, "blobs", strings.TrimPrefix(e.Digest, prefix))); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -144,13 +144,24 @@ func (s *Store) Touch(digest string) {
 	if checkDigest(digest) != nil {
 		return
 	}
-	if info, err := os.Stat(s.blob(digest)); err == nil {
-		s.touch(s.blob(digest), info)
+	path := s.blob(digest)
+	info, err := os.Stat(path)
+	if err != nil {
+		return
+	}
+	if known := s.Vouched(path, sound); s.touch(path, info) && known {
+		_ = s.Vouch(path, sound) // else it is read again
 	}
 }
 
-// touch notes that a blob is used, in its access time, which the store alone
-// sets: mount options such as noatime do not matter. Failing to is no error.
-func (s *Store) touch(path string, info fs.FileInfo) {
-	_ = os.Chtimes(path, repro.Now(), info.ModTime())
+// touch notes that a blob is used, in its access time, which the store alone sets, once an
+// hour: mount options such as noatime do not matter. It returns whether it changed
+// anything. Failing to is no error.
+func (s *Store) touch(path string, info fs.FileInfo) bool {
+	var st unix.Stat_t
+	now := repro.Now()
+	if unix.Stat(path, &st) == nil && now.Sub(time.Unix(st.Atim.Unix())).Abs() < time.Hour {
+		return false
+	}
+	return os.Chtimes(path, now, info.ModTime()) == nil
 }

@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,5 +149,38 @@ func TestPruneTakesNotesAndLocks(t *testing.T) {
 	defer cancel()
 	if _, err := s.Lock(ctx, "held"); err == nil {
 		t.Error("two hold one lock")
+	}
+}
+
+// TestRecheck has a disk return other bytes than were written, which no change time tells.
+func TestRecheck(t *testing.T) {
+	s, dir := open(t)
+	good, bad := put(t, s, "hello"), put(t, s, "world!")
+	if err := os.Chmod(blobFile(dir, bad), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(blobFile(dir, bad), []byte("w0rld!"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Vouch(blobFile(dir, bad), "sound"); err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, digest := range []string{good, bad} {
+		if _, err := fresh.Get(digest); err != nil {
+			t.Fatalf("what was vouched for is read again: %v", err)
+		}
+	}
+	if err := fresh.Recheck(); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), bad) || strings.Contains(err.Error(), good) {
+		t.Errorf("Recheck: %v", err)
+	}
+	if _, err := fresh.Get(bad); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the damaged blob is still there: %v", err)
+	}
+	if err := fresh.Recheck(); err != nil {
+		t.Error(err)
 	}
 }

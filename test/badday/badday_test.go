@@ -35,6 +35,7 @@ var campaigns = []struct{ name, judge string }{
 	{"kill -9 of a build at a random time", "the next plain build: the same sha256, nothing left in the folder"},
 	{"no space left, for outputs or for the cache", "one line that says so, no output, nothing left; with space the same sha256"},
 	{"a cache entry corrupt, short, empty, gone or unreadable", "the same sha256, or one clear error; never another image"},
+	{"a cache entry that rots on the disk", "one clear error that names it, nothing left; then the same sha256"},
 	{"a package that comes wrong, short, late, elsewhere or not at all", "the same sha256 after a retry, or exit code 6 and nothing filed"},
 	{"a bit flipped in image, bill, statement, manifest or signature", "`imgbuild verify --key`"},
 	{"eight builds at once on one cache", "the same sha256 from each"},

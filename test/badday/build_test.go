@@ -2,6 +2,7 @@ package badday
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/internal/run"
+	"github.com/imgbuild/imgbuild/internal/store"
 )
 
 // TestKilled kills a build, as a power cut would, at random times of its life.
@@ -121,11 +123,49 @@ func TestDamagedCache(t *testing.T) {
 	}
 }
 
+// TestRottenCache has the disk return other bytes of the largest entry than were written,
+// which nothing but the bytes tells.
+func TestRottenCache(t *testing.T) {
+	const name = "a cache entry that rots on the disk"
+	want, cache, largest, size := good(t), ownCache(t), "", int64(0)
+	for _, file := range inUse(t, cache)["blobs"] {
+		if info, err := os.Stat(file); err == nil && info.Size() > size {
+			largest, size = file, info.Size()
+		}
+	}
+	text, err := os.ReadFile(largest)
+	if err == nil {
+		text[len(text)/2] ^= 1
+		_ = os.Remove(largest) // the other name of a hard link stays as it is
+		err = os.WriteFile(largest, text, 0o644)
+	}
+	s, err2 := store.Open(cache)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Vouch(largest, "sound"); err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	said, err := build(t.Context(), out, cache)
+	held(t, name, err != nil && strings.Contains(complaint(said), "cache: sha256:"+filepath.Base(largest)+" is damaged") && len(left(t, out)) == 0, "%v: %s", err, said)
+	said, err = build(t.Context(), out, cache)
+	sum, _ := digest(filepath.Join(out, "worker.raw"))
+	held(t, name, err == nil && sum == want, "then %v, sha256 %s: %s", err, sum, said)
+}
+
 // inUse are the entries of the cache that a build uses, by kind: the store notes
-// a blob's use in its access time.
+// a blob's use in its access time, where the last one is some time ago.
 func inUse(t *testing.T, cache string) map[string][]string {
 	t.Helper()
 	start, out := time.Now(), t.TempDir()
+	blobs, err := filepath.Glob(filepath.Join(cache, "blobs", "*"))
+	for _, file := range blobs {
+		err = errors.Join(err, os.Chtimes(file, start.Add(-2*time.Hour), time.Time{}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	if said, err := build(t.Context(), out, cache); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"maps"
 	"math/rand"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +23,7 @@ var (
 var kinds = []struct{ name, machine string }{{"init", "master"}, {"worker join", "worker"}, {"control-plane join", "second"}}
 
 // TestCampaign cuts first boots, each time at another moment: in even rounds at any
-// second, in odd ones as a step begins. In most rounds the power goes again, up to four
+// second, in odd ones as each step begins. The power goes again and again, six to ten
 // times, while the machine mends what the last cut left. Every other pair of rounds goes
 // on from a disk made of the recorded writes, up to the last flush. What the record has
 // is not done again.
@@ -80,7 +78,7 @@ func (s *site) needMaster(t *testing.T) {
 	s.settled = true
 }
 
-// round is one first boot, cut one to five times, and what comes of it; afterwards the
+// round is one first boot, cut six to ten times, and what comes of it; afterwards the
 // machine is gone.
 func (s *site) round(t *testing.T, kind, name string, n int, built string) (y try) {
 	t.Helper()
@@ -92,12 +90,11 @@ func (s *site) round(t *testing.T, kind, name string, n int, built string) (y tr
 		how = recorded(writes)
 	}
 	s.scrap(t, name)
-	for cut := range 1 + r.Intn(5) {
-		at := anyMoment(r, name)
-		if n%2 == 1 {
-			all := slices.Sorted(maps.Keys(steps[name]))
-			at = moment{all[(n/2+cut)%len(all)], 0}
-		}
+	moments := beginnings(name)
+	if n%2 == 0 {
+		moments = anyMoments(r, name, 6+r.Intn(5))
+	}
+	for cut, at := range moments {
 		s.strike(t, s.boot(t, name, how), at)
 		y.Moments = append(y.Moments, at.String())
 		if cut > 0 {

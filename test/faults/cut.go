@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -17,11 +16,17 @@ import (
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
-// steps are where first boots are cut, and about how long each lasts, seconds.
-var steps = map[string]map[string]int{
-	"master": {"container images": 1, "clean slate": 2, "keys and certificates": 1, "preflight": 10, "control plane": 100, "cluster": 30, "pod network": 8, "commit": 3},
-	"second": {"container images": 1, "waiting for the API": 2, "masters before it": 10, "etcd members": 2, "keys and certificates": 1, "preflight": 10, "join": 100, "kubeconfig": 1, "commit": 3},
-	"worker": {"container images": 1, "waiting for the API": 2, "preflight": 6, "join": 30, "commit": 3},
+// step is one of the agent's, and about how long it lasts, seconds.
+type step struct {
+	name    string
+	seconds int
+}
+
+// steps are where first boots are cut, in their order.
+var steps = map[string][]step{
+	"master": {{"container images", 1}, {"clean slate", 2}, {"keys and certificates", 1}, {"preflight", 10}, {"control plane", 100}, {"only one", 3}, {"cluster", 30}, {"pod network", 8}, {"kubeconfig", 1}, {"commit", 3}},
+	"second": {{"container images", 1}, {"clean slate", 2}, {"waiting for the API", 2}, {"masters before it", 10}, {"etcd members", 2}, {"keys and certificates", 1}, {"preflight", 10}, {"join", 100}, {"kubeconfig", 1}, {"commit", 3}},
+	"worker": {{"container images", 1}, {"clean slate", 2}, {"waiting for the API", 2}, {"preflight", 6}, {"join", 30}, {"commit", 3}},
 }
 
 // moment is when the power goes: that long after a step has begun.
@@ -34,22 +39,40 @@ func (m moment) String() string {
 	return fmt.Sprintf("%.1f s after %q began", m.after.Seconds(), m.step)
 }
 
-// anyMoment picks one at random, each second of the first boot as likely as another.
-func anyMoment(r *rand.Rand, name string) moment {
-	var seconds []moment
-	for _, step := range slices.Sorted(maps.Keys(steps[name])) {
-		for i := range steps[name][step] {
-			seconds = append(seconds, moment{step, time.Duration(i) * time.Second})
+// everyMoment are all seconds of a first boot's steps, in their order.
+func everyMoment(name string) (all []moment) {
+	for _, step := range steps[name] {
+		for i := range step.seconds {
+			all = append(all, moment{step.name, time.Duration(i) * time.Second})
 		}
 	}
-	m := seconds[r.Intn(len(seconds))]
-	m.after += time.Duration(r.Intn(1000)) * time.Millisecond
-	return m
+	return all
+}
+
+// anyMoments picks n at random, in their order, each second of the first boot as likely as
+// another.
+func anyMoments(r *rand.Rand, name string, n int) (out []moment) {
+	all := everyMoment(name)
+	for _, i := range slices.Sorted(slices.Values(r.Perm(len(all))[:n])) {
+		m := all[i]
+		m.after += time.Duration(r.Intn(1000)) * time.Millisecond
+		out = append(out, m)
+	}
+	return out
+}
+
+// beginnings are the moments at which steps begin, in their order.
+func beginnings(name string) (out []moment) {
+	for _, step := range steps[name] {
+		out = append(out, moment{step.name, 0})
+	}
+	return out
 }
 
 // inJoin picks a moment of kubeadm's join.
 func inJoin(r *rand.Rand, name string) moment {
-	return moment{"join", time.Duration(r.Intn(1000*steps[name]["join"])) * time.Millisecond}
+	i := slices.IndexFunc(steps[name], func(s step) bool { return s.name == "join" })
+	return moment{"join", time.Duration(r.Intn(1000*steps[name][i].seconds)) * time.Millisecond}
 }
 
 const member = "is a member of its cluster"
