@@ -17,8 +17,9 @@ import (
 // mkosi is the peer that does the same kind of work: the same packages, the same
 // executables and container images, EROFS under dm-verity with a UKI.
 type mkosi struct {
-	root string // a Debian that has mkosi in it
-	line int
+	root     string // a Debian that has mkosi in it
+	packages []string
+	line     int
 }
 
 const mkosiConf = `[Distribution]
@@ -48,7 +49,7 @@ Packages=%s
 func makeMkosi(ctx context.Context, dir, image string) (*mkosi, error) {
 	m := &mkosi{root: filepath.Join(dir, "mkosi")}
 	if err := run.Run(ctx, run.Cmd{Name: "mmdebstrap", Args: []string{"--variant=apt",
-		"--include=mkosi,systemd-boot,systemd-repart,systemd-ukify,systemd-boot-efi,systemd-container,mtools,dosfstools,erofs-utils,kmod,cpio,zstd,ca-certificates,debian-archive-keyring,uidmap", "trixie", m.root}}); err != nil {
+		"--include=mkosi,systemd-boot,systemd-repart,systemd-ukify,systemd-boot-efi,systemd-container,mtools,dosfstools,erofs-utils,kmod,cpio,zstd,ca-certificates,debian-archive-keyring,uidmap,mmdebstrap,e2fsprogs,gdisk", "trixie", m.root}}); err != nil {
 		return nil, err
 	}
 	text, err := os.ReadFile(strings.TrimSuffix(image, ".raw") + ".manifest.json") // #nosec G304 -- what bench just built
@@ -59,10 +60,9 @@ func makeMkosi(ctx context.Context, dir, image string) (*mkosi, error) {
 	if err := json.Unmarshal(text, &built); err != nil {
 		return nil, err
 	}
-	var packages []string
 	for _, pin := range built.Inputs {
 		if pin.Kind == lock.KindBase {
-			packages = append(packages, pin.Name)
+			m.packages = append(m.packages, pin.Name)
 		}
 	}
 	report, err := verify.Image(ctx, image)
@@ -70,7 +70,7 @@ func makeMkosi(ctx context.Context, dir, image string) (*mkosi, error) {
 		return nil, err
 	}
 	for file, text := range map[string]string{
-		"node/mkosi.conf":                                         fmt.Sprintf(mkosiConf, strings.Join(packages, ",")),
+		"node/mkosi.conf":                                         fmt.Sprintf(mkosiConf, strings.Join(m.packages, ",")),
 		"node/mkosi.repart/00-esp.conf":                           "[Partition]\nType=esp\nFormat=vfat\nCopyFiles=/boot:/\nCopyFiles=/efi:/\nSizeMinBytes=256M\nSizeMaxBytes=256M\n",
 		"node/mkosi.repart/10-root.conf":                          "[Partition]\nType=root\nFormat=erofs\nCopyFiles=/\nVerity=data\nVerityMatchKey=root\nMinimize=best\n",
 		"node/mkosi.repart/20-verity.conf":                        "[Partition]\nType=root-verity\nVerity=hash\nVerityMatchKey=root\nMinimize=best\n",
@@ -104,22 +104,42 @@ rm -rf "$2/node/all" "$2/node/root.erofs"`, root.Start+1, root.Size)
 }
 
 // build runs mkosi once.
-func (m *mkosi) build(ctx context.Context, how ...string) (u run.Usage, err error) {
+func (m *mkosi) build(ctx context.Context, how ...string) (run.Usage, error) {
+	return m.inside(ctx, append([]string{"mkosi", "--force"}, append(how, "build")...)...)
+}
+
+// inside runs a command in the node's folder of the Debian that has mkosi in it.
+func (m *mkosi) inside(ctx context.Context, command ...string) (u run.Usage, err error) {
 	const script = `mount --bind "$0" "$0" && mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && mount --rbind /sys "$0/sys" &&
-mount -t tmpfs tmp "$0/tmp" && cp -L /etc/resolv.conf "$0/etc/resolv.conf" && exec chroot "$0" sh -c 'cd /node && exec mkosi "$@"' mkosi "$@"`
-	args := append([]string{"--mount", "--propagation=private", "sh", "-c", script, m.root, "--force"}, append(how, "build")...)
+mount -t tmpfs tmp "$0/tmp" && cp -L /etc/resolv.conf "$0/etc/resolv.conf" && exec chroot "$0" sh -c 'cd /node && exec "$@"' sh "$@"`
+	args := append([]string{"--mount", "--propagation=private", "sh", "-c", script, m.root}, command...)
 	err = run.Run(ctx, run.Cmd{Name: "unshare", Args: args, Used: &u})
 	return u, err
 }
 
-// changed builds with another line in a file of the node, the rest from mkosi's cache.
-func (m *mkosi) changed(ctx context.Context, u *run.Usage) (err error) {
+// change writes another line into a file of the node.
+func (m *mkosi) change() error {
 	m.line++
 	file := filepath.Join(m.root, "node/extra/etc/sysctl.d/50-bench.conf")
-	if err = os.WriteFile(file, fmt.Appendf(nil, "vm.max_map_count = %d\n", 262144+m.line), 0o644); err == nil { // #nosec G306 -- a scratch file
+	return os.WriteFile(file, fmt.Appendf(nil, "vm.max_map_count = %d\n", 262144+m.line), 0o644) // #nosec G306 -- a scratch file
+}
+
+// changed builds with another line in a file of the node, the rest from mkosi's cache.
+func (m *mkosi) changed(ctx context.Context, u *run.Usage) (err error) {
+	if err = m.change(); err == nil {
 		*u, err = m.build(ctx, "--incremental=strict")
 	}
 	return err
+}
+
+// larger is changed with a file more of that many bytes that nothing compresses.
+func (m *mkosi) larger(ctx context.Context, size int64, u *run.Usage) error {
+	file := filepath.Join(m.root, "node/extra/usr/lib/payload")
+	defer os.Remove(file) //nolint:errcheck // a scratch file
+	if err := run.Run(ctx, run.Cmd{Name: "dd", Args: []string{"if=/dev/urandom", "of=" + file, "bs=1M", fmt.Sprintf("count=%d", size>>20), "status=none"}}); err != nil {
+		return err
+	}
+	return m.changed(ctx, u)
 }
 
 // cold builds from the packages alone.

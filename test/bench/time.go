@@ -9,16 +9,20 @@ import (
 	"runtime"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
 // runner times things in a scratch folder that already holds both images.
 type runner struct {
-	k kit.Kit
-	n int
+	k    kit.Kit
+	n    int
+	line int    // of what is changed
+	peer *mkosi // nil: not measured
 }
 
 // timed runs one thing once and says what it used.
@@ -29,58 +33,27 @@ const more = "clang-19, golang-1.24-go, llvm-19-dev, rustc"
 
 func cores() int { return runtime.NumCPU() }
 
+// row is a line of the table.
+type row struct {
+	name string
+	runs int
+	do   timed
+}
+
+// patches are two patch versions of Kubernetes, between which a build goes to and fro.
+var patches = []string{"1.37.1", "1.37.2"}
+
 // times runs everything in turns, so that a slow minute of the machine hits all of it.
 func (b *runner) times(ctx context.Context) ([]Time, error) {
-	out := filepath.Join(b.k.Dir, "out")
-	image, copied, line := filepath.Join(out, "worker.raw"), filepath.Join(b.k.Dir, "copy"), 0
-	changed := func(dir, formats, packages string) timed {
-		return func(ctx context.Context, u *run.Usage) error {
-			line++
-			file := filepath.Join(b.k.Dir, "changed.yaml")
-			base := "{}"
-			if packages != "" {
-				base = "{packages: [" + packages + "]}"
-			}
-			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: %s\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", base, 262144+line)
-			if err := os.WriteFile(file, text, 0o644); err != nil { // #nosec G306 -- a scratch file
-				return err
-			}
-			return b.imgbuild("worker", "-f", file, "-o", dir, "--lock", filepath.Join(dir, "imgbuild.lock"), "--format", formats)(ctx, u)
-		}
+	rows, err := b.rows(ctx)
+	if err != nil {
+		return nil, err
 	}
-	small, large := filepath.Join(b.k.Dir, "changed"), filepath.Join(b.k.Dir, "large")
-	var first run.Usage
-	for dir, packages := range map[string]string{small: "", large: more} {
-		if err := changed(dir, "raw", packages)(ctx, &first); err != nil { // makes the lock and the base
-			return nil, err
-		}
+	peers, err := b.peers(ctx)
+	if err != nil {
+		return nil, err
 	}
-	type row struct {
-		name string
-		runs int
-		do   timed
-	}
-	rows := []row{
-		{"`cp` of the worker's raw image", b.n, func(ctx context.Context, u *run.Usage) error {
-			defer os.Remove(copied) //nolint:errcheck // a scratch file
-			return run.Run(ctx, run.Cmd{Name: "cp", Args: []string{image, copied}, Used: u})
-		}},
-		{"no change", b.n, b.imgbuild("worker", "-o", out, "--format", "raw")},
-		{"one line changed: raw, verity", b.n, changed(small, "raw", "")},
-		{"one line changed: qcow2, verity", b.n, changed(small, "qcow2", "")},
-		{"one line changed, 1.6 GB more on the root", b.n, changed(large, "raw", more)},
-		{"`imgbuild verify` of the raw image", b.n, b.imgbuild("verify", image)},
-		{"cold: base laid out anew, packages and parts in the cache", 1, b.cold},
-	}
-	if os.Getuid() == 0 {
-		peer, err := makeMkosi(ctx, b.k.Dir, image)
-		if err != nil {
-			return nil, fmt.Errorf("mkosi: %w", err)
-		}
-		rows = append(rows, row{"mkosi, same node: one line changed: raw, verity", b.n, peer.changed}, row{"mkosi, same node: cold, packages in its cache", 1, peer.cold})
-	} else {
-		fmt.Fprintln(os.Stderr, "mkosi is not measured: its folder to change root into needs root")
-	}
+	rows = append(rows, peers...)
 	used := make([][]run.Usage, len(rows))
 	for turn := range b.n {
 		for i, row := range rows {
@@ -104,6 +77,109 @@ func (b *runner) times(ctx context.Context) ([]Time, error) {
 	return found, nil
 }
 
+// rows are imgbuild's, below that of cp. What they need is in the cache then.
+func (b *runner) rows(ctx context.Context) ([]row, error) {
+	out := filepath.Join(b.k.Dir, "out")
+	image, copied := filepath.Join(out, "worker.raw"), filepath.Join(b.k.Dir, "copy")
+	changed := func(dir, formats, packages string) timed {
+		return func(ctx context.Context, u *run.Usage) error {
+			b.line++
+			file := filepath.Join(b.k.Dir, "changed.yaml")
+			base := "{}"
+			if packages != "" {
+				base = "{packages: [" + packages + "]}"
+			}
+			text := fmt.Appendf(nil, "apiVersion: imgbuild.dev/v1alpha1\nkind: Node\nbase: %s\nboot:\n  sysctls:\n    vm.max_map_count: %d\n", base, 262144+b.line)
+			if err := os.WriteFile(file, text, 0o644); err != nil { // #nosec G306 -- a scratch file
+				return err
+			}
+			return b.imgbuild("worker", "-f", file, "-o", dir, "--lock", filepath.Join(dir, "imgbuild.lock"), "--format", formats)(ctx, u)
+		}
+	}
+	small, large := filepath.Join(b.k.Dir, "changed"), filepath.Join(b.k.Dir, "large")
+	var first run.Usage
+	for dir, packages := range map[string]string{small: "", large: more} {
+		if err := changed(dir, "raw", packages)(ctx, &first); err != nil { // makes the lock and the base
+			return nil, err
+		}
+	}
+	patched := func(turn int) timed {
+		v := patches[turn%len(patches)]
+		dir := filepath.Join(b.k.Dir, "patched") // each goes on with the other's folder, and has a lock of its own
+		return b.imgbuild("worker", "-o", dir, "--lock", filepath.Join(b.k.Dir, v, "imgbuild.lock"), "--format", "raw", "--set", "kubernetes.version="+v)
+	}
+	for turn := range patches {
+		if err := patched(turn)(ctx, &first); err != nil {
+			return nil, err
+		}
+	}
+	turn := 0
+	return []row{
+		{"`cp` of the worker's raw image", b.n, func(ctx context.Context, u *run.Usage) error {
+			defer os.Remove(copied) //nolint:errcheck // a scratch file
+			return run.Run(ctx, run.Cmd{Name: "cp", Args: []string{image, copied}, Used: u})
+		}},
+		{"no change", b.n, b.imgbuild("worker", "-o", out, "--format", "raw")},
+		{"one line changed: raw, verity", b.n, changed(small, "raw", "")},
+		{"one line changed: qcow2, verity", b.n, changed(small, "qcow2", "")},
+		{"one line changed, 1.6 GB more on the root", b.n, changed(large, "raw", more)},
+		{"another patch version of Kubernetes, its parts in the cache", b.n, func(ctx context.Context, u *run.Usage) error {
+			turn++
+			return patched(turn-1)(ctx, u)
+		}},
+		{"four images at once: master and two workers, one line changed, and a worker of the patch version before", b.n, b.four},
+		{"`imgbuild verify` of the raw image", b.n, b.imgbuild("verify", image)},
+		{"cold: base laid out anew, packages and parts in the cache", 1, b.cold},
+	}, nil
+}
+
+// four builds four images of different roles and versions by four processes at once.
+func (b *runner) four(ctx context.Context, u *run.Usage) error {
+	b.line++
+	now, before := filepath.Join(b.k.Dir, "out", "imgbuild.lock"), filepath.Join(b.k.Dir, patches[0], "imgbuild.lock")
+	each := [][]string{{"master", "--lock", now}, {"worker", "--lock", now}, {"worker", "--lock", now, "--set", "firewall.allow=tcp/9100"},
+		{"worker", "--lock", before, "--set", "kubernetes.version=" + patches[0]}}
+	used := make([]run.Usage, len(each))
+	group, ctx := errgroup.WithContext(ctx)
+	start := repro.Now()
+	for i, args := range each {
+		group.Go(func() error {
+			return b.imgbuild(append(args, "-o", filepath.Join(b.k.Dir, fmt.Sprint("four", i)), "--format", "raw", "--set", fmt.Sprintf("boot.sysctls.vm.max_map_count=%d", 262144+b.line))...)(ctx, &used[i])
+		})
+	}
+	err := group.Wait()
+	u.Wall = repro.Now().Sub(start)
+	for _, one := range used {
+		u.CPU += one.CPU
+		u.Peak = max(u.Peak, one.Peak)
+	}
+	return err
+}
+
+// peers are other tools' rows, for the same node; none without root.
+func (b *runner) peers(ctx context.Context) ([]row, error) {
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the peers are not measured: their folder to change root into needs root")
+		return nil, nil
+	}
+	p, err := makeMkosi(ctx, b.k.Dir, filepath.Join(b.k.Dir, "out", "worker.raw"))
+	if err != nil {
+		return nil, fmt.Errorf("mkosi: %w", err)
+	}
+	var first run.Usage
+	if err := p.byHand(ctx, "cold", &first); err != nil { // fetches its packages
+		return nil, fmt.Errorf("by hand: %w", err)
+	}
+	b.peer = p
+	return []row{
+		{"mkosi, same node: one line changed: raw, verity", b.n, p.changed},
+		{"mkosi, same node: one line changed, 1.6 GB more", 1, func(ctx context.Context, u *run.Usage) error { return p.larger(ctx, 1600<<20, u) }},
+		{"mkosi, same node: cold, packages in its cache", 1, p.cold},
+		{"by hand (mmdebstrap, mkfs.ext4, ukify): one line changed, no verity", b.n, func(ctx context.Context, u *run.Usage) error { return p.byHand(ctx, "changed", u) }},
+		{"by hand: cold, packages in its cache", 1, func(ctx context.Context, u *run.Usage) error { return p.byHand(ctx, "cold", u) }},
+	}, nil
+}
+
 // median takes the run of median wall time, and the highest peak of all.
 func median(name string, all []run.Usage) Time {
 	slices.SortFunc(all, func(a, b run.Usage) int { return cmp.Compare(a.Wall, b.Wall) })
@@ -125,7 +201,7 @@ func (b *runner) coldCache(ctx context.Context) (string, error) {
 	if err := run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-a", filepath.Join(warm, "imgbuild"), cache}}); err != nil {
 		return "", err
 	}
-	return cache, b.k.Forget(ctx, cache, "base ", "package layer ", "kernel indices ", "containerd ")
+	return cache, b.k.Forget(ctx, cache, "base ", "package layer ", "kernel indices ", "containerd ", "verity ")
 }
 
 // cold builds with a cold cache.
