@@ -38,6 +38,11 @@ func (b DebianBase) Lay(ctx context.Context, s *store.Store, pins []lock.Pin, fi
 		return nil, err
 	}
 	l := laying{store: s, keep: keep, file: file, pins: bySize(pins)}
+	if !kept(s, pins) { // what nobody read is told before anything is unpacked
+		if err := l.judge(ctx); err != nil {
+			return nil, fmt.Errorf("laying out the base %s: %w", b.Name, err)
+		}
+	}
 	made := make([][]string, len(pins))
 	if err := l.each(ctx, func(ctx context.Context, i int) (err error) {
 		made[i], err = l.layers(ctx, l.pins[i])
@@ -143,13 +148,28 @@ func (l laying) load(pin lock.Pin, layers []string) (*dpkg.Package, error) {
 	return dpkg.New(opened, layers...)
 }
 
+// packages are all of them, with their layers.
+func (l laying) packages(ctx context.Context, layers [][]string) ([]*dpkg.Package, error) {
+	out := make([]*dpkg.Package, len(l.pins))
+	return out, l.each(ctx, func(_ context.Context, i int) (err error) {
+		out[i], err = l.load(l.pins[i], layers[i])
+		return err
+	})
+}
+
+// judge reads the scripts of all packages; of nothing else.
+func (l laying) judge(ctx context.Context) error {
+	all, err := l.packages(ctx, make([][]string, len(l.pins)))
+	if err != nil {
+		return err
+	}
+	return dpkg.Judge(all)
+}
+
 // top files what the laid-out tree has beyond the packages' layers.
 func (l laying) top(ctx context.Context, layers [][]string) (string, error) {
-	packages := make([]*dpkg.Package, len(l.pins))
-	if err := l.each(ctx, func(_ context.Context, i int) (err error) {
-		packages[i], err = l.load(l.pins[i], layers[i])
-		return err
-	}); err != nil {
+	packages, err := l.packages(ctx, layers)
+	if err != nil {
 		return "", err
 	}
 	laid, err := dpkg.Lay(packages)

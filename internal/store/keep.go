@@ -144,24 +144,21 @@ func (s *Store) Touch(digest string) {
 	if checkDigest(digest) != nil {
 		return
 	}
-	path := s.blob(digest)
-	info, err := os.Stat(path)
-	if err != nil {
-		return
-	}
-	if known := s.Vouched(path, sound); s.touch(path, info) && known {
-		_ = s.Vouch(path, sound) // else it is read again
+	if info, err := os.Stat(s.blob(digest)); err == nil {
+		s.touch(s.blob(digest), info)
 	}
 }
 
 // touch notes that a blob is used, in its access time, which the store alone sets, once an
-// hour: mount options such as noatime do not matter. It returns whether it changed
-// anything. Failing to is no error.
-func (s *Store) touch(path string, info fs.FileInfo) bool {
+// hour: mount options such as noatime do not matter. Failing to is no error.
+func (s *Store) touch(path string, info fs.FileInfo) {
 	var st unix.Stat_t
 	now := repro.Now()
 	if unix.Stat(path, &st) == nil && now.Sub(time.Unix(st.Atim.Unix())).Abs() < time.Hour {
-		return false
+		return
 	}
-	return os.Chtimes(path, now, info.ModTime()) == nil
+	known := s.Vouched(path, sound)
+	if os.Chtimes(path, now, info.ModTime()) == nil && known {
+		_ = s.Vouch(path, sound) // else it is read again
+	}
 }

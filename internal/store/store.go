@@ -204,6 +204,7 @@ func (s *Store) check(digest string, trust bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading %s from the cache: %w", digest, err)
 	}
+	s.touch(path, info)
 	now := stamp{info.Size(), info.ModTime()}
 	if trust && s.wasSeen(digest, now) {
 		return path, nil
@@ -216,8 +217,6 @@ func (s *Store) check(digest string, trust bool) (string, error) {
 		if got := prefix + hex.EncodeToString(sum); got != digest {
 			return path, fmt.Errorf("cache: %s is %w: its bytes have the digest %s", digest, ErrDamaged, got)
 		}
-	}
-	if s.touch(path, info) || !trust {
 		_ = s.Vouch(path, sound) // else it is read again
 	}
 	s.mu.Lock()

@@ -29,7 +29,7 @@ type runner struct {
 type timed func(context.Context, *run.Usage) error
 
 // more are packages that make the root large, to see what memory a build takes then.
-const more = "clang-19, golang-1.24-go, llvm-19-dev, rustc"
+const more = "redeclipse-data"
 
 func cores() int { return runtime.NumCPU() }
 
@@ -122,7 +122,7 @@ func (b *runner) rows(ctx context.Context) ([]row, error) {
 		{"no change", b.n, b.imgbuild("worker", "-o", out, "--format", "raw")},
 		{"one line changed: raw, verity", b.n, changed(small, "raw", "")},
 		{"one line changed: qcow2, verity", b.n, changed(small, "qcow2", "")},
-		{"one line changed, 1.6 GB more on the root", b.n, changed(large, "raw", more)},
+		{"one line changed, 1 GB more on the root", b.n, changed(large, "raw", more)},
 		{"another patch version of Kubernetes, its parts in the cache", b.n, func(ctx context.Context, u *run.Usage) error {
 			turn++
 			return patched(turn-1)(ctx, u)
@@ -173,7 +173,7 @@ func (b *runner) peers(ctx context.Context) ([]row, error) {
 	b.peer = p
 	return []row{
 		{"mkosi, same node: one line changed: raw, verity", b.n, p.changed},
-		{"mkosi, same node: one line changed, 1.6 GB more", 1, func(ctx context.Context, u *run.Usage) error { return p.larger(ctx, 1600<<20, u) }},
+		{"mkosi, same node: one line changed, 1 GB more", 1, func(ctx context.Context, u *run.Usage) error { return p.larger(ctx, 1000<<20, u) }},
 		{"mkosi, same node: cold, packages in its cache", 1, p.cold},
 		{"by hand (mmdebstrap, mkfs.ext4, ukify): one line changed, no verity", b.n, func(ctx context.Context, u *run.Usage) error { return p.byHand(ctx, "changed", u) }},
 		{"by hand: cold, packages in its cache", 1, func(ctx context.Context, u *run.Usage) error { return p.byHand(ctx, "cold", u) }},

@@ -47,6 +47,13 @@ func Lay(packages []*Package) (*tree.Tree, error) {
 	return t, r.database(packages, diverted, owners)
 }
 
+// Judge is Lay's error about packages that only dpkg itself can lay out, before there is
+// anything of their files.
+func Judge(packages []*Package) error {
+	_, err := theTable.judge(slices.SortedFunc(slices.Values(packages), before))
+	return err
+}
+
 // before puts the package that has the root's own folders and links first.
 func before(a, b *Package) int {
 	if first := "base-files"; (a.Name == first) != (b.Name == first) {
