@@ -41,7 +41,7 @@ type Figures struct {
 	Machine string  `json:"machine"`
 	Times   []Time  `json:"times"`
 	Sizes   []Size  `json:"sizes"`
-	Login   []Stage `json:"login,omitempty"`
+	Login   []Login `json:"login,omitempty"`
 	Boot    []Stage `json:"boot,omitempty"`
 	BootDay string  `json:"bootDay,omitempty"`
 }
@@ -150,9 +150,9 @@ func (f *Figures) table() string {
 		fmt.Fprintf(&b, "| %s | %d | %d |\n", s.File, s.Length/1e6, s.Used/1e6)
 	}
 	if len(f.Login) > 0 {
-		fmt.Fprintf(&b, "\n| power-on to the login prompts, no network, emulated processor, %s | s | x the worker |\n|---|---|---|\n", f.BootDay)
-		for _, s := range f.Login {
-			fmt.Fprintf(&b, "| %s | %.0f | %.1f |\n", s.Name, s.After, s.After/f.Login[0].After)
+		fmt.Fprintf(&b, "\n| no network, emulated processor, %s | s from the kernel to the root's systemd | s from power-on to the login prompts | x the worker |\n|---|---|---|---|\n", f.BootDay)
+		for _, l := range f.Login {
+			fmt.Fprintf(&b, "| %s | %.1f | %.0f | %.1f |\n", l.Name, l.Initrd, l.After, l.After/f.Login[0].After)
 		}
 	}
 	if len(f.Boot) > 0 {

@@ -110,7 +110,7 @@ func (m *mkosi) build(ctx context.Context, how ...string) (run.Usage, error) {
 
 // inside runs a command in the node's folder of the Debian that has mkosi in it.
 func (m *mkosi) inside(ctx context.Context, command ...string) (u run.Usage, err error) {
-	const script = `mount --bind "$0" "$0" && mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && mount --rbind /sys "$0/sys" &&
+	const script = `unset TMPDIR; mount --bind "$0" "$0" && mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && mount --rbind /sys "$0/sys" &&
 mount -t tmpfs tmp "$0/tmp" && cp -L /etc/resolv.conf "$0/etc/resolv.conf" && exec chroot "$0" sh -c 'cd /node && exec "$@"' sh "$@"`
 	args := append([]string{"--mount", "--propagation=private", "sh", "-c", script, m.root}, command...)
 	err = run.Run(ctx, run.Cmd{Name: "unshare", Args: args, Used: &u})
