@@ -22,6 +22,7 @@ var kubernetesMinors = []struct{ Minor, Newest string }{
 // version series of the base's own package.
 var bases = []struct{ Name, Containerd string }{
 	{"debian-trixie", "1.7"},
+	{"ubuntu-noble", "2.2"},
 }
 
 // Versions of the parts that do not follow from kubeadm's own constants.
