@@ -111,7 +111,7 @@ type hooks struct {
 
 var (
 	kernelHooks = hooks{"the kernel's scripts", []string{"etc/kernel/preinst.d", "etc/kernel/postinst.d", "usr/share/kernel/preinst.d", "usr/share/kernel/postinst.d"},
-		[]string{"initramfs-tools", "zz-update-grub"}}
+		[]string{"initramfs-tools", "xx-update-initrd-links", "zz-update-grub"}}
 	pythonHooks = hooks{"python3's scripts", []string{"usr/share/python3/runtime.d"}, []string{"public_modules.rtinstall", "public_modules.rtremove"}}
 )
 
