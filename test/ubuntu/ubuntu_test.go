@@ -1,0 +1,55 @@
+// Package ubuntu builds nodes of Ubuntu LTS on whatever host this is, and boots a cluster of them.
+package ubuntu
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgbuild/imgbuild/images"
+	"github.com/imgbuild/imgbuild/internal/archivetest"
+	"github.com/imgbuild/imgbuild/test/kit"
+)
+
+const name = "ubuntu-noble"
+
+// limit is how long one stage may take on emulated processors.
+const limit = 30 * time.Minute
+
+// TestUbuntu makes a worker twice, to the byte the same, and a cluster of a master and a worker.
+func TestUbuntu(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots two machines: left out by -short")
+	}
+	base, err := images.Find(name)
+	kit.Must(t, err)
+	args := []string{"--set", "base.name=" + name, "--set", "base.mirror=" + archivetest.Ubuntu(t, base.Suite)}
+	s := kit.NewSite(t)
+	kit.Must(t, s.Identity(t.Context()))
+	out := filepath.Join(s.Dir, "out")
+	made := map[string]string{}
+	for _, role := range []string{"master", "worker"} {
+		said, err := s.Imgbuild(t.Context(), append([]string{role, "-o", out, "--format", "raw"}, args...)...)
+		kit.Must(t, err)
+		made[role] = digest(said)
+	}
+	said, err := s.Imgbuild(t.Context(), append([]string{"worker", "-o", out, "--format", "raw"}, args...)...)
+	kit.Must(t, err)
+	if again := digest(said); again == "" || again != made["worker"] {
+		t.Errorf("the worker made again is %q, was %q", again, made["worker"])
+	}
+	s.Slow(t, 0.25) // a kernel of all servers' drivers, on emulated processors
+	s.Pair(t, kit.Pair{Images: out, Arch: "amd64", Args: args, Info: "osImage", Want: `Ubuntu 24\.04\.[0-9]* LTS`, Limit: limit})
+	t.Logf("timeline:\n%s", s.Timeline())
+}
+
+// digest is the word of what imgbuild says that is one.
+func digest(said string) string {
+	for word := range strings.FieldsSeq(said) {
+		if strings.HasPrefix(word, "sha256:") {
+			return word
+		}
+	}
+	return ""
+}
