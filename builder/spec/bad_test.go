@@ -152,7 +152,7 @@ var badValue = []badCase{
 	{name: "no format", document: "output:\n  formats: []\n",
 		want: `node.yaml:4:12: output.formats: no format; use raw, qcow2, raw.zst, raw.gz, vmdk, ova, vhd, vhdx, gce, containerdisk, iso, netboot, ignition, butane, cloud-init, nocloud, nocloud-fat, sysext, sysext-tar or sysext-images`},
 	{name: "unknown base", document: "base:\n  name: debian-bookworm\n",
-		want: `node.yaml:4:9: base.name: "debian-bookworm" is not known; use debian-trixie`},
+		want: `node.yaml:4:9: base.name: "debian-bookworm" is not known; use debian-trixie or ubuntu-noble`},
 	{name: "architecture", document: "arch: armhf\n",
 		want: `node.yaml:3:7: arch: "armhf" is not known; use amd64 or arm64`},
 	{name: "BIOS of arm64", document: "arch: arm64\ndisk:\n  bios: true\n",
