@@ -34,10 +34,11 @@ func TestUbuntu(t *testing.T) {
 		kit.Must(t, err)
 		made[role] = digest(said)
 	}
-	said, err := s.Imgbuild(t.Context(), append([]string{"worker", "-o", out, "--format", "raw"}, args...)...)
+	cold := []string{"worker", "-o", filepath.Join(s.Dir, "again"), "--lock", filepath.Join(out, "imgbuild.lock"), "--cache", s.Cold(t), "--format", "raw", "--offline"}
+	said, err := s.Imgbuild(t.Context(), append(cold, args...)...)
 	kit.Must(t, err)
 	if again := digest(said); again == "" || again != made["worker"] {
-		t.Errorf("the worker made again is %q, was %q", again, made["worker"])
+		t.Errorf("the worker from a cold cache is %q, was %q", again, made["worker"])
 	}
 	s.Slow(t, 0.25) // a kernel of all servers' drivers, on emulated processors
 	s.Pair(t, kit.Pair{Images: out, Arch: "amd64", Args: args, Info: "osImage", Want: `Ubuntu 24\.04\.[0-9]* LTS`, Limit: limit})
