@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/imgbuild/imgbuild/internal/qemu"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -50,7 +51,7 @@ func TestArm64(t *testing.T) {
 	kit.Must(t, err)
 
 	s.Slow(t, 0.25) // a foreign processor is slower yet than one's own, emulated
-	s.Pair(t, kit.Pair{Images: images, Arch: arch, Args: []string{"--arch", arch}, Info: "architecture", Want: arch, Limit: limit})
+	s.Pair(t, kit.Pair{Images: images, Arch: arch, Args: []string{"--arch", arch}, Info: "architecture", Want: arch, Via: qemu.SMBIOS, Limit: limit})
 	t.Logf("timeline:\n%s", s.Timeline())
 }
 

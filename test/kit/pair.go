@@ -20,17 +20,18 @@ type Pair struct {
 	Args   []string // what imgbuild was told beside the role and the folder
 	Info   string   // a field of a node's nodeInfo, such as architecture ...
 	Want   string   // ... and its value
+	Via    string   // how the master gets its config
 	Limit  time.Duration
 }
 
 // Pair boots both, waits for a cluster of two Ready nodes whose pods run, and has each node answer the checks of its plan.
 func (s *Site) Pair(t *testing.T, p Pair) {
 	t.Helper()
-	boot := func(role, ip string, memory int) *boottest.Machine {
+	boot := func(role, ip, via string, memory int) *boottest.Machine {
 		return s.Start(t, boottest.Node{Name: role, Arch: p.Arch, Image: filepath.Join(p.Images, role+arch.Suffix(p.Arch)+".raw"), IP: ip, Memory: memory, CPUs: 2,
-			Config: s.Config(t, role+".yaml"), Via: qemu.SMBIOS})
+			Config: s.Config(t, role+".yaml"), Via: via})
 	}
-	master := boot("master", MasterIP, 3328)
+	master := boot("master", MasterIP, p.Via, 3328)
 	ready := func(m *boottest.Machine) {
 		node, err := m.Sh(t.Context(), "cat /proc/sys/kernel/hostname")
 		Must(t, err)
@@ -40,7 +41,7 @@ func (s *Site) Pair(t *testing.T, p Pair) {
 	const member = `grep -q '"phase": "committed"' /run/imgbuild/status.json`
 	s.Until(t, p.Limit, "the master has made its cluster", master, member)
 	ready(master)
-	worker := boot("worker", WorkerIP, 2048)
+	worker := boot("worker", WorkerIP, qemu.SMBIOS, 2048)
 	s.Until(t, p.Limit, "the worker has joined", worker, member)
 	ready(worker)
 	s.Until(t, p.Limit, "all pods run", master, `kubectl get pods -A --no-headers | awk '$4 != "Running" {bad=1} END {exit bad}'`)
