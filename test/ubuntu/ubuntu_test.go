@@ -25,7 +25,7 @@ func TestUbuntu(t *testing.T) {
 	}
 	base, err := images.Find(name)
 	kit.Must(t, err)
-	args := []string{"--set", "base.name=" + name, "--set", "base.mirror=" + archivetest.Ubuntu(t, base.Suite)}
+	args := []string{"-f", "testdata/commands.yaml", "--set", "base.mirror=" + archivetest.Ubuntu(t, base.Suite)}
 	s := kit.NewSite(t)
 	kit.Must(t, s.Identity(t.Context()))
 	out := filepath.Join(s.Dir, "out")
