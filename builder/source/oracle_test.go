@@ -101,6 +101,9 @@ func mirrorOf(t *testing.T, base string) string {
 func pinsOf(t *testing.T, opt Options, base, mirror string, in spec.Input) []lock.Pin {
 	t.Helper()
 	in.Sets = append(slices.Clone(in.Sets), "base.name="+base, "arch="+opt.Arch)
+	if i := slices.Index(in.Sets, "bootstrap=cluster-api"); i >= 0 && base != "debian-trixie" {
+		in.Sets[i] = "base.packages=cloud-init,ignition" // the packages without the rest
+	}
 	b, err := debianBase(lock.Request{Name: base}, opt.Arch)
 	if err != nil {
 		t.Fatal(err)

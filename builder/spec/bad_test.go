@@ -267,6 +267,8 @@ node.yaml:4:12: kubernetes.podCIDR: a /26 network is too small; kubeadm takes /8
 node.yaml:5:16: kubernetes.serviceCIDR: a /8 network is too large; kubeadm takes /12 to /28`},
 	{name: "loopback", document: "kubernetes:\n  podCIDR: 127.0.0.0/16\n",
 		want: `node.yaml:4:12: kubernetes.podCIDR: 127.0.0.0/16 is in 127.0.0.0/8, which is loopback; use a private network, such as one in 10.0.0.0/8`},
+	{name: "Cluster API on Ubuntu", document: "bootstrap: cluster-api\nbase:\n  name: ubuntu-noble\n",
+		want: `node.yaml:3:12: bootstrap: the cloud-init of ubuntu-noble has other units than the node starts; use base.name debian-trixie`},
 	{name: "two bases", document: "base:\n  name: debian-trixie\n  oci: ./layout\n",
 		want: `node.yaml:5:8: base.oci: there is a base.name, too; remove one of them`},
 	{name: "packages into an image", document: "base:\n  oci: ./layout\n  packages: [vim]\n",
