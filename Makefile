@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 GOFLAGS_STATIC := -trimpath -buildvcs=false -ldflags "-s -w"
 export CGO_ENABLED := 0
 
-.PHONY: help tools build demo test short versions bench profile release fuzz reliability arm64 clones ha hosts capi netboot iso formats faults lint generate clean
+.PHONY: help tools build demo test short versions bench profile release fuzz reliability arm64 clones ha hosts capi netboot iso formats ubuntu faults lint generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ demo: tools build ## build a master and a worker, boot both in QEMU, show the cl
 
 test: tools build ## everything CI checks, the booted cluster included
 	$(GO) vet ./...
-	$(GO) test -timeout 40m $$($(GO) list ./... | grep -Ev '/test/(arm64|capi|cluster|clones|formats|ha|hosts|iso|netboot)$$')
+	$(GO) test -timeout 40m $$($(GO) list ./... | grep -Ev '/test/(arm64|capi|cluster|clones|formats|ha|hosts|iso|netboot|ubuntu)$$')
 	$(GO) test -timeout 80m ./test/cluster # last and alone: its nodes need every core
 
 short: ## the tests that take seconds
@@ -75,6 +75,9 @@ faults: tools ## cut the power of first boots, fifty times each; goes on where i
 
 arm64: tools ## a master and a worker of arm64, built here, both architectures under one tag (half an hour)
 	$(GO) test -timeout 2h -count=1 -v ./test/arm64
+
+ubuntu: tools ## a master and a worker of Ubuntu LTS, built here (half an hour)
+	$(GO) test -timeout 2h -count=1 -v ./test/ubuntu
 
 clones: tools ## twenty boots of one image, each a machine of its own; writes docs/clones.md (half an hour)
 	$(GO) test -timeout 2h -count=1 ./test/clones -boots 20 -update

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"fmt"
 	"slices"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -14,12 +15,19 @@ import (
 //go:embed */base.yaml */keyring.pgp
 var files embed.FS
 
-// Base is one operating system of the catalogue.
+// Base is one operating system of the catalogue: packages as Debian makes them.
 type Base struct {
-	Name   string   `json:"name"`
-	Doc    string   `json:"doc"`
-	Suite  string   `json:"suite"`  // the distribution's name of the release
-	Arches []string `json:"arches"` // as Debian spells them
+	Name         string            `json:"name"`
+	Doc          string            `json:"doc"`
+	Distribution string            `json:"distribution"` // as people write it
+	Suite        string            `json:"suite"`        // the distribution's name of the release
+	Arches       []string          `json:"arches"`       // as Debian spells them
+	Components   []string          `json:"components"`   // of the archive that packages may be from
+	Archive      string            `json:"archive"`      // the folder that every mirror's address has
+	Security     string            `json:"security"`     // the folder of its security updates, likewise
+	HostKeyring  string            `json:"hostKeyring"`  // where a host of the distribution has the archive's keys
+	Kernels      map[string]string `json:"kernels"`      // base.kernel → package
+	Packages     map[string]string `json:"packages"`     // a package of Debian trixie → the one that has it here, where the names differ
 }
 
 // Names lists the catalogue, sorted.
@@ -47,6 +55,19 @@ func Find(name string) (Base, error) {
 		return b, fmt.Errorf("images/%s/base.yaml: %w", name, err)
 	}
 	return b, nil
+}
+
+// Kernel is the package of one of base.kernel's kernels; empty where there is none.
+func (b Base) Kernel(kind, arch string) string {
+	return strings.ReplaceAll(b.Kernels[kind], "@ARCH@", arch)
+}
+
+// Package is what the base calls a package of Debian trixie.
+func (b Base) Package(name string) string {
+	if here, ok := b.Packages[name]; ok {
+		return here
+	}
+	return name
 }
 
 // Keyring is the OpenPGP keys that sign for the base's packages; empty where there is no such base.

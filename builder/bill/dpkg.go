@@ -158,7 +158,7 @@ var generated = []struct{ pattern, by string }{
 	{"etc/group", "base-passwd"}, {"etc/passwd", "base-passwd"}, {"etc/shadow", "base-passwd"}, {"etc/gshadow", "base-passwd"},
 	{"etc/subgid", "base-passwd"}, {"etc/subuid", "base-passwd"},
 	{"etc/environment", "base-files"}, {"etc/motd", "base-files"}, {"etc/nsswitch.conf", "base-files"}, {"etc/profile", "base-files"}, {"usr/share/info/dir", "base-files"},
-	{"etc/hosts", "netbase"}, {"etc/networks", "netbase"}, {"etc/hosts.allow", "libwrap0"}, {"etc/hosts.deny", "libwrap0"},
+	{"etc/timezone", "tzdata"}, {"etc/hosts", "netbase"}, {"etc/networks", "netbase"}, {"etc/hosts.allow", "libwrap0"}, {"etc/hosts.deny", "libwrap0"},
 	{"etc/ld.so.cache", "libc-bin"}, {"etc/modules", "kmod"}, {"etc/shells", "debianutils"},
 	{"etc/pam.d/common-*", "libpam-runtime"}, {"etc/security/opasswd", "libpam-modules"},
 	{"etc/ca-certificates.conf", "ca-certificates"}, {"etc/ssl/certs/ca-certificates.crt", "ca-certificates"},

@@ -21,7 +21,7 @@ type Component struct {
 
 // Wants is what a component asks for before anything is resolved.
 type Wants struct {
-	Packages []string       // Debian packages that the base must have
+	Packages []string       // packages that the base must have, by their names in Debian trixie
 	Requests []lock.Request // parts and images
 }
 

@@ -4,10 +4,8 @@ import (
 	"slices"
 
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/images"
 )
-
-// kernelPackages is base.kernel → package of Debian, to which the architecture is added.
-var kernelPackages = map[string]string{"cloud": "linux-image-cloud-", "generic": "linux-image-"}
 
 // kernelSysctls is the union of what kubeadm's preflight, the kubelet's
 // protectKernelDefaults and kubernetes-sigs/image-builder ask for, and what CIS
@@ -75,7 +73,8 @@ func kernel() Component {
 			if n.Base.OCI != "" {
 				return Wants{}
 			}
-			w := Wants{Packages: []string{kernelPackages[n.Base.Kernel] + n.Arch, "kmod", "systemd-boot-efi"}}
+			base, _ := images.Find(n.Base.Name) // the spec knows the same names
+			w := Wants{Packages: []string{base.Kernel(n.Base.Kernel, n.Arch), "kmod", "systemd-boot-efi"}}
 			if n.Disk.BIOS {
 				w.Packages = append(w.Packages, "grub-pc-bin")
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/images"
 	"github.com/imgbuild/imgbuild/internal/fault"
 )
 
@@ -69,13 +70,16 @@ const espSize = 128 << 20
 // packages first, then parts and images.
 func Ask(n *spec.Node) []lock.Request {
 	packages := slices.Clone(n.Base.Packages)
+	def, _ := images.Find(n.Base.Name) // none, where it is an OCI image
 	var rest []lock.Request
 	for _, c := range component.All() {
 		if c.Request == nil {
 			continue
 		}
 		w := c.Request(n)
-		packages = append(packages, w.Packages...)
+		for _, name := range w.Packages {
+			packages = append(packages, def.Package(name))
+		}
 		rest = append(rest, w.Requests...)
 	}
 	slices.Sort(packages)

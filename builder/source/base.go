@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/images"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/fetch"
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/internal/store"
@@ -49,7 +50,7 @@ func debianBase(req lock.Request, arch string) (DebianBase, error) {
 		return DebianBase{}, err
 	}
 	if !slices.Contains(def.Arches, arch) {
-		return DebianBase{}, fmt.Errorf("the base %s is not for %s: use %s", def.Name, arch, strings.Join(def.Arches, " or "))
+		return DebianBase{}, fault.New(fault.Spec, "the base %s is not for %s: use %s", def.Name, arch, strings.Join(def.Arches, " or "))
 	}
 	b := DebianBase{Name: def.Name, Suite: def.Suite, Arch: arch}
 	for _, arg := range req.Args {

@@ -23,26 +23,23 @@ import (
 // on the build host, with the packages that have them.
 var DebianTools = map[string]string{"mmdebstrap": "mmdebstrap", "apt-get": "apt", "dpkg-deb": "dpkg"}
 
-// DebianBase asks for a set of Debian packages. Mirror is an archive's address;
-// empty takes the one that the host's own apt is told of. Keyring is a file whose
-// keys alone may sign for Debian; empty takes the catalogue's and the host's.
+// DebianBase asks for a set of packages of Debian or of what is made as Debian is. Mirror is an
+// archive's address; empty takes the one that the host's own apt is told of. Keyring is a file whose
+// keys alone may sign for the distribution; empty takes the catalogue's and the host's.
 type DebianBase struct {
-	Name         string // the request's name, such as debian-trixie
+	Name         string // the catalogue's, such as debian-trixie
 	Suite        string
 	Arch         string // as Go names it
 	Mirror       string
 	Keyring      string
-	Repositories []string // beside Debian, in one-line style: deb [signed-by=FILE] URL suite components
+	Repositories []string // beside the distribution's, in one-line style: deb [signed-by=FILE] URL suite components
 	Packages     []string // beside the essential ones
 
-	apt, hostKeys string // where the host says what it has; empty: where Debian has it
+	apt, hostKeys string // where the host says what it has; empty: where its distribution has it
 }
 
-// Where a Debian host says which mirror it takes, and whose signatures count.
-const (
-	aptFolder   = "/etc/apt"
-	hostKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-)
+// aptFolder is where a host says which mirrors it takes.
+const aptFolder = "/etc/apt"
 
 // Resolve solves the package set against the signed indices of the suite, its
 // updates and its security updates, and returns one pin for each package, sorted by name.
@@ -84,34 +81,37 @@ func (b DebianBase) solve(all *debian.Universe) ([]lock.Pin, error) {
 }
 
 // sources are the suite, its updates and its security updates, and then the
-// operator's own repositories. Of several that the host knows, check says which is Debian's.
+// operator's own repositories. Of several that the host knows, check says which is the distribution's.
 func (b DebianBase) sources(check func(debian.Source) error) ([]debian.Source, error) {
+	def, err := images.Find(b.Name)
+	if err != nil {
+		return nil, err
+	}
 	keys, err := b.keys()
 	if err != nil {
 		return nil, err
 	}
-	main := []string{"main"}
+	suite := func(addr, ending string, optional bool) debian.Source {
+		return debian.Source{URL: addr, Suite: b.Suite + ending, Components: def.Components, Keys: keys, Optional: optional}
+	}
 	mirror, security := b.Mirror, ""
 	if mirror == "" {
-		mirrors, securities, err := b.hostMirrors()
+		mirrors, securities, err := b.hostMirrors(def)
 		if err != nil {
 			return nil, err
 		}
-		if mirror, err = first(mirrors, debian.Source{Suite: b.Suite, Components: main, Keys: keys}, check); err != nil {
+		if mirror, err = first(mirrors, suite("", "", false), check); err != nil {
 			return nil, err
 		}
-		if security, err = first(securities, debian.Source{Suite: b.Suite + "-security", Components: main, Keys: keys}, check); err != nil {
+		if security, err = first(securities, suite("", "-security", false), check); err != nil {
 			return nil, err
 		}
 	}
-	out := []debian.Source{
-		{URL: mirror, Suite: b.Suite, Components: main, Keys: keys},
-		{URL: mirror, Suite: b.Suite + "-updates", Components: main, Keys: keys, Optional: true},
-	}
-	if beside, ok := replaceElement(mirror, "debian", "debian-security"); security == "" && ok {
-		out = append(out, debian.Source{URL: beside, Suite: b.Suite + "-security", Components: main, Keys: keys, Optional: true})
+	out := []debian.Source{suite(mirror, "", false), suite(mirror, "-updates", true)}
+	if beside, ok := replaceElement(mirror, def.Archive, def.Security); security == "" && ok {
+		out = append(out, suite(beside, "-security", true))
 	} else if security != "" {
-		out = append(out, debian.Source{URL: security, Suite: b.Suite + "-security", Components: main, Keys: keys})
+		out = append(out, suite(security, "-security", false))
 	}
 	for _, line := range b.Repositories {
 		src, err := readRepository(line)
@@ -123,7 +123,7 @@ func (b DebianBase) sources(check func(debian.Source) error) ([]debian.Source, e
 	return out, nil
 }
 
-// keys are those that may sign for Debian.
+// keys are those that may sign for the distribution.
 func (b DebianBase) keys() (debian.Keys, error) {
 	if b.Keyring != "" {
 		keys, err := debian.ReadKeys(b.Keyring)
@@ -136,35 +136,47 @@ func (b DebianBase) keys() (debian.Keys, error) {
 	if err != nil {
 		return keys, fmt.Errorf("images/%s: %w", b.Name, err)
 	}
-	host, err := debian.ReadKeys(cmp.Or(b.hostKeys, hostKeyring))
+	def, err := images.Find(b.Name)
+	if err != nil {
+		return keys, err
+	}
+	host, err := debian.ReadKeys(cmp.Or(b.hostKeys, def.HostKeyring))
 	if errors.Is(err, fs.ErrNotExist) {
 		return keys, nil
 	}
 	return keys.With(host), err
 }
 
-// hostMirrors are the archives that the host's apt is told of and that could be Debian's, and those that
-// could have its security updates. A stranger's may have such an address: signatures tell.
-func (b DebianBase) hostMirrors() (mirrors, securities []string, err error) {
+// hostMirrors are the archives that the host's apt is told of and that could be the distribution's, and
+// those that could have its security updates. A stranger's may have such an address: signatures tell.
+func (b DebianBase) hostMirrors(def images.Base) (mirrors, securities []string, err error) {
 	folder := cmp.Or(b.apt, aptFolder)
 	listed, err := debian.ReadListed(folder)
 	if err != nil {
-		return nil, nil, fmt.Errorf("looking for a Debian mirror: %w; set base.mirror", err)
+		return nil, nil, fmt.Errorf("looking for a mirror of %s: %w; set base.mirror", def.Distribution, err)
+	}
+	apart := def.Archive != def.Security // else the suites tell which is which
+	add := func(to *[]string, l debian.Listed, folder string, security bool) {
+		if _, ok := replaceElement(l.URL, folder, ""); ok && (apart || hasSuite(l, security)) && !slices.Contains(*to, l.URL) {
+			*to = append(*to, l.URL)
+		}
 	}
 	for _, l := range listed {
 		if !slices.Contains(l.Components, "main") || !strings.HasPrefix(l.URL, "http") || strings.ContainsAny(l.URL, "@?") { // a password would get into the lock
 			continue
 		}
-		for element, to := range map[string]*[]string{"debian": &mirrors, "debian-security": &securities} {
-			if _, ok := replaceElement(l.URL, element, ""); ok && !slices.Contains(*to, l.URL) {
-				*to = append(*to, l.URL)
-			}
-		}
+		add(&mirrors, l, def.Archive, false)
+		add(&securities, l, def.Security, true)
 	}
 	if mirrors == nil {
-		err = fault.New(fault.Spec, "no Debian mirror is known: %s lists none (http or https, …/debian, component main); set base.mirror to the address of one", folder)
+		err = fault.New(fault.Spec, "no mirror of %s is known: %s lists none (http or https, …/%s, component main); set base.mirror to the address of one", def.Distribution, folder, def.Archive)
 	}
 	return mirrors, securities, err
+}
+
+// hasSuite says whether of an archive a suite of security updates is listed, or any other one.
+func hasSuite(l debian.Listed, security bool) bool {
+	return slices.ContainsFunc(l.Suites, func(s string) bool { return strings.HasSuffix(s, "-security") == security })
 }
 
 // first is the first address that has the source; a single one is told apart when it is read.
@@ -191,7 +203,7 @@ func first(addrs []string, src debian.Source, check func(debian.Source) error) (
 
 // replaceElement puts another element into an address's path, if it has the old one.
 // Every Debian mirror lies at …/debian, its security updates at …/debian-security, and
-// snapshots have a date behind that.
+// snapshots have a date behind that; Ubuntu's lie at …/ubuntu, both.
 func replaceElement(addr, old, with string) (string, bool) {
 	u, err := url.Parse(addr)
 	if err != nil {

@@ -2,6 +2,7 @@ package source
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/images"
 	"github.com/imgbuild/imgbuild/internal/archivetest"
 	"github.com/imgbuild/imgbuild/internal/debian"
 	"github.com/imgbuild/imgbuild/internal/fault"
@@ -46,10 +48,10 @@ func TestSources(t *testing.T) {
 		"a snapshot": {base: DebianBase{Mirror: "http://own.example/archive/debian/20260131T120000Z"},
 			want: []string{"trixie of http://own.example/archive/debian/20260131T120000Z", "trixie-updates of http://own.example/archive/debian/20260131T120000Z?", "trixie-security of http://own.example/archive/debian-security/20260131T120000Z?"}},
 		"another layout":    {base: DebianBase{Mirror: "http://own.example/apt"}, want: []string{"trixie of http://own.example/apt", "trixie-updates of http://own.example/apt?"}},
-		"only a stranger's": {apt: map[string]string{"sources.list": third, "sources.list.d/a.list.bak": "deb http://mirror.example/debian bookworm main\n"}, want: []string{"!no Debian mirror is known"}},
+		"only a stranger's": {apt: map[string]string{"sources.list": third, "sources.list.d/a.list.bak": "deb http://mirror.example/debian bookworm main\n"}, want: []string{"!no mirror of Debian is known"}},
 		"a mirror with a password": {apt: map[string]string{"sources.list": "deb http://me:secret@mirror.example/debian bookworm main\n", "sources.list.d/a.sources": "Types: deb\nURIs: https://mirror.example/debian?key=secret http://me@mirror.example/debian-security http://open.example/debian\nSuites: x\nComponents: main\n"},
 			want: []string{"trixie of http://open.example/debian", "trixie-updates of http://open.example/debian?", "trixie-security of http://open.example/debian-security?"}},
-		"only such ones":         {apt: map[string]string{"sources.list": "deb http://me:secret@mirror.example/debian bookworm main\n"}, want: []string{"!no Debian mirror is known"}},
+		"only such ones":         {apt: map[string]string{"sources.list": "deb http://me:secret@mirror.example/debian bookworm main\n"}, want: []string{"!no mirror of Debian is known"}},
 		"nothing":                {want: []string{"!set base.mirror"}},
 		"a file that is damaged": {apt: map[string]string{"sources.list.d/a.sources": "Types deb\n"}, want: []string{"!a.sources: line 1 is no field; set base.mirror"}},
 		"no keyring":             {base: DebianBase{Mirror: "http://own.example/debian", Keyring: "/no/such/file"}, want: []string{"!reading a keyring"}},
@@ -82,6 +84,68 @@ func TestSources(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// TestUbuntuSources: Ubuntu's archive and its security updates have one folder, and the suites that are listed tell them apart.
+func TestUbuntuSources(t *testing.T) {
+	three := func(mirror, security string) []string {
+		return []string{"noble of " + mirror + " [main universe]", "noble-updates of " + mirror + " [main universe]?", "noble-security of " + security + " [main universe]"}
+	}
+	for name, c := range map[string]struct {
+		mirror string
+		apt    map[string]string
+		want   []string // "!" and a part of the error
+	}{
+		"the host's": {apt: map[string]string{"sources.list.d/ubuntu.sources": "Types: deb\nURIs: http://mirror.example/ubuntu/\nSuites: jammy jammy-updates jammy-backports\nComponents: main universe\n\nTypes: deb\nURIs: http://sec.example/ubuntu/\nSuites: jammy-security\nComponents: main universe\n"},
+			want: three("http://mirror.example/ubuntu/", "http://sec.example/ubuntu/")},
+		"the host's, one mirror": {apt: map[string]string{"sources.list": "deb http://mirror.example/ubuntu noble main\ndeb http://mirror.example/ubuntu noble-security main\n"},
+			want: three("http://mirror.example/ubuntu", "http://mirror.example/ubuntu")},
+		"no security updates listed": {apt: map[string]string{"sources.list": "deb http://mirror.example/ubuntu noble main\n"},
+			want: three("http://mirror.example/ubuntu", "http://mirror.example/ubuntu?")},
+		"security updates alone":  {apt: map[string]string{"sources.list": "deb http://sec.example/ubuntu noble-security main\n"}, want: []string{"!no mirror of Ubuntu is known"}},
+		"an archive of one's own": {apt: map[string]string{"sources.list": "deb http://ppa.example/stranger/ubuntu noble main\ndeb http://mirror.example/ubuntu noble main\n"}, want: three("http://mirror.example/ubuntu", "http://mirror.example/ubuntu?")},
+		"a Debian host":           {apt: map[string]string{"sources.list": "deb http://mirror.example/debian trixie main\n"}, want: []string{"!…/ubuntu, component main); set base.mirror"}},
+		"the spec's":              {mirror: "http://own.example/ubuntu", want: three("http://own.example/ubuntu", "http://own.example/ubuntu?")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := DebianBase{Name: "ubuntu-noble", Suite: "noble", Mirror: c.mirror, apt: t.TempDir(), hostKeys: "/no/such/file"}
+			for file, text := range c.apt {
+				writeTo(t, filepath.Join(b.apt, file), text)
+			}
+			sources, err := b.sources(func(s debian.Source) error {
+				if strings.Contains(s.URL, "stranger") {
+					return errors.New(s.URL + " is signed by a stranger")
+				}
+				return nil
+			})
+			if want, bad := strings.CutPrefix(c.want[0], "!"); bad {
+				if err == nil || !strings.Contains(err.Error(), want) || fault.KindOf(err) != fault.Spec {
+					t.Errorf("error %v, want %q", err, want)
+				}
+				return
+			}
+			var got []string
+			for _, s := range sources {
+				got = append(got, fmt.Sprintf("%s %v", s, s.Components)+map[bool]string{true: "?"}[s.Optional])
+			}
+			if last := len(c.want) - 1; strings.Contains(c.want[last], "? ") {
+				c.want[last] = strings.Replace(c.want[last], "? ", " ", 1) + "?"
+			}
+			if d := cmp.Diff(c.want, got); d != "" || err != nil {
+				t.Error(d, err)
+			}
+		})
+	}
+}
+
+// TestArches: a base says for which processors it is.
+func TestArches(t *testing.T) {
+	opt, _ := options(t)
+	opt.Arch = "arm64"
+	_, err := New(opt).ResolveBase(t.Context(), lock.Request{Kind: lock.KindBase, Name: "ubuntu-noble", Source: "debian"})
+	if err == nil || err.Error() != "the base ubuntu-noble is not for arm64: use amd64" || fault.KindOf(err) != fault.Spec {
+		t.Error(err)
 	}
 }
 
@@ -166,11 +230,13 @@ func TestStrangersMirror(t *testing.T) {
 	}
 }
 
-// TestKeyring: the keys on board are Debian's, and readable.
+// TestKeyring: the keys on board are the distribution's, and readable.
 func TestKeyring(t *testing.T) {
-	b := DebianBase{Name: "debian-trixie", hostKeys: "/no/such/file"}
-	if _, err := b.keys(); err != nil {
-		t.Error(err)
+	b := DebianBase{hostKeys: "/no/such/file"}
+	for _, b.Name = range images.Names() {
+		if _, err := b.keys(); err != nil {
+			t.Error(err)
+		}
 	}
 	if b.hostKeys = filepath.Join(t.TempDir(), "damaged"); true {
 		writeTo(t, b.hostKeys, "damaged")

@@ -17,6 +17,8 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/lock"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/images"
+	"github.com/imgbuild/imgbuild/internal/archivetest"
 	"github.com/imgbuild/imgbuild/internal/ldcache"
 	"github.com/imgbuild/imgbuild/internal/report"
 	"github.com/imgbuild/imgbuild/internal/repro"
@@ -30,6 +32,7 @@ type difference struct {
 	Path string `json:"path"` // as path.Match has it; "/..." at its end is all below, and a name alone before it is any folder of that name
 	How  string `json:"how"`  // added, missing, changed, or reordered lines, as seen from mmdebstrap's tree
 	Why  string `json:"why"`
+	Base string `json:"base"` // where it is of one base alone
 	used bool
 }
 
@@ -56,23 +59,127 @@ func TestAgainstMmdebstrap(t *testing.T) {
 		t.Fatal(err)
 	}
 	opt := Options{Arch: "amd64", Store: cache(t), Report: report.Discard{}}
-	all := maps.Clone(bases)
-	all["worker, BIOS"] = spec.Input{Role: "worker", Sets: []string{"disk.bios=true"}}
-	for name, in := range all {
-		t.Run(name, func(t *testing.T) {
-			pins, err := DebianBase{Name: "debian-trixie", Suite: "trixie", Arch: opt.Arch, Packages: packagesOf(t, in)}.Resolve(t.Context(), opt)
-			if err != nil {
-				t.Fatal(err)
+	for _, base := range images.Names() {
+		t.Run(base, func(t *testing.T) {
+			mirror := mirrorOf(t, base)
+			all := maps.Clone(bases)
+			all["worker, BIOS"] = spec.Input{Role: "worker", Sets: []string{"disk.bios=true"}}
+			for name, in := range all {
+				t.Run(name, func(t *testing.T) {
+					compareBases(t, opt, pinsOf(t, opt, base, mirror, in), explained)
+				})
 			}
-			compareBases(t, opt, pins, explained)
+			for _, d := range explained {
+				if !d.used && d.Base == base {
+					t.Errorf("differences.yaml explains %s %s, which does not differ in %s", d.How, d.Path, base)
+				}
+			}
 		})
 	}
 	for _, d := range explained {
-		if !d.used {
+		if !d.used && d.Base == "" {
 			t.Errorf("differences.yaml explains %s %s, which does not differ", d.How, d.Path)
 		}
 	}
 	t.Logf("%d differences are explained", len(explained))
+}
+
+// mirrorOf is where a base's packages come from in a test: for Debian what the host says.
+func mirrorOf(t *testing.T, base string) string {
+	t.Helper()
+	def, err := images.Find(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if def.Distribution == "Ubuntu" {
+		return archivetest.Ubuntu(t, def.Suite)
+	}
+	return ""
+}
+
+// pinsOf are the packages of a node on a base.
+func pinsOf(t *testing.T, opt Options, base, mirror string, in spec.Input) []lock.Pin {
+	t.Helper()
+	in.Sets = append(slices.Clone(in.Sets), "base.name="+base, "arch="+opt.Arch)
+	if i := slices.Index(in.Sets, "bootstrap=cluster-api"); i >= 0 && base != "debian-trixie" {
+		in.Sets[i] = "base.packages=cloud-init,ignition" // the packages without the rest
+	}
+	b, err := debianBase(lock.Request{Name: base}, opt.Arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Mirror, b.Packages = mirror, packagesOf(t, in)
+	pins, err := b.Resolve(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pins
+}
+
+// TestUbuntuBase lays out Ubuntu's bases: every script was read, the kernel's modules of all its packages are
+// listed, and are what the initrd needs.
+func TestUbuntuBase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("lays out bases: left out by -short")
+	}
+	const base = "ubuntu-noble"
+	opt := Options{Arch: "amd64", Store: cache(t), Report: report.Discard{}}
+	mirror := mirrorOf(t, base)
+	for name, in := range bases {
+		t.Run(name, func(t *testing.T) {
+			pins := pinsOf(t, opt, base, mirror, in)
+			layers, err := New(opt).Base(t.Context(), pins)
+			if err != nil {
+				t.Fatal(err)
+			}
+			root := union(t, layers)
+			release, err := root.ReadFile("etc/os-release")
+			if err != nil || !strings.Contains(string(release), "VERSION_CODENAME=noble\n") {
+				t.Errorf("%s, %v", release, err)
+			}
+			for _, p := range pins {
+				if p.Name == "systemd-repart" {
+					t.Error("systemd-repart is a package of its own now: images/ubuntu-noble/base.yaml need not rename it")
+				}
+			}
+			extra := slices.ContainsFunc(pins, func(p lock.Pin) bool { return strings.HasPrefix(p.Name, "linux-modules-extra-") })
+			checkModules(t, root, map[string]bool{"erofs": true, "dm-verity": true, "overlay": true, "xen-tpmfront": extra})
+			if n, ok := root.Get("lib"); !ok || n.Link != "usr/lib" {
+				t.Errorf("/lib is %+v", n)
+			}
+		})
+	}
+}
+
+// checkModules wants every module of the tree's one kernel to be listed, and those of these names to be there.
+func checkModules(t *testing.T, root *tree.Tree, there map[string]bool) {
+	t.Helper()
+	files := map[string]bool{}
+	dir := ""
+	for _, p := range root.Paths() {
+		if strings.HasPrefix(p, "usr/lib/modules/") && strings.HasSuffix(p, ".ko.zst") {
+			dir = strings.Join(strings.Split(p, "/")[:4], "/")
+			files[strings.TrimPrefix(p, dir+"/")] = true
+		}
+	}
+	dep, err := root.ReadFile(dir + "/modules.dep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, found := 0, map[string]bool{}
+	for line := range strings.Lines(string(dep)) {
+		file, _, _ := strings.Cut(line, ":")
+		lines++
+		found[strings.TrimSuffix(path.Base(file), ".ko.zst")] = files[file]
+	}
+	if lines != len(files) {
+		t.Errorf("%d modules, and %d are listed", len(files), lines)
+	}
+	for name, want := range there {
+		if found[name] != want {
+			t.Errorf("module %s is there: %v, want %v", name, found[name], want)
+		}
+	}
 }
 
 // TestArm64Base lays the same bases out for another processor than the oracle can run on:
@@ -84,12 +191,7 @@ func TestArm64Base(t *testing.T) {
 	opt := Options{Arch: "arm64", Store: cache(t), Report: report.Discard{}}
 	for name, in := range bases {
 		t.Run(name, func(t *testing.T) {
-			in.Sets = append(slices.Clone(in.Sets), "arch="+opt.Arch)
-			pins, err := DebianBase{Name: "debian-trixie", Suite: "trixie", Arch: opt.Arch, Packages: packagesOf(t, in)}.Resolve(t.Context(), opt)
-			if err != nil {
-				t.Fatal(err)
-			}
-			layers, err := New(opt).Base(t.Context(), pins)
+			layers, err := New(opt).Base(t.Context(), pinsOf(t, opt, "debian-trixie", "", in))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -160,7 +262,7 @@ func compareBases(t *testing.T, opt Options, pins []lock.Pin, explained []*diffe
 		p, _, _ = strings.Cut(p, ": ")
 		known := false
 		for _, d := range explained {
-			if d.How == how && d.matches(p) {
+			if d.How == how && (d.Base == "" || d.Base == pins[0].Request) && d.matches(p) {
 				d.used, known = true, true
 			}
 		}

@@ -19,9 +19,14 @@ var kubernetesMinors = []struct{ Minor, Newest string }{
 }
 
 // bases lists the base operating systems of the catalogue. Containerd is the
-// version series of the base's own package.
-var bases = []struct{ Name, Containerd string }{
-	{"debian-trixie", "1.7"},
+// version series of the base's own package. ClusterAPI says whether its cloud-init is one
+// process for all stages (25.1 and newer, as upstream has it), whose unit the node starts.
+var bases = []struct {
+	Name, Containerd string
+	ClusterAPI       bool
+}{
+	{"debian-trixie", "1.7", true},
+	{"ubuntu-noble", "2.2", false},
 }
 
 // Versions of the parts that do not follow from kubeadm's own constants.
@@ -152,4 +157,14 @@ func baseContainerd(base string) string {
 		}
 	}
 	return ""
+}
+
+// noClusterAPI says whether the named base is one that Cluster API's bootstrap is not for.
+func noClusterAPI(base string) bool {
+	for _, b := range bases {
+		if b.Name == base {
+			return !b.ClusterAPI
+		}
+	}
+	return false
 }

@@ -69,9 +69,9 @@ type Base struct {
 	Name string `json:"name,omitempty"`
 	// An OCI image reference, or a folder with an OCI layout, instead of a name. It must hold a kernel and systemd.
 	OCI string `json:"oci,omitempty"`
-	// Package mirror, an http(s) URL or a file:/// URL of a copy on this host's disk; that of a snapshot (…/debian/20260131T120000Z) gives the packages of that day. Left out: the Debian mirror that this host's apt uses.
+	// Package mirror, an http(s) URL or a file:/// URL of a copy on this host's disk; that of a snapshot (…/debian/20260131T120000Z) gives the packages of that day. Left out: the mirror of the base's distribution that this host's apt uses.
 	Mirror string `json:"mirror,omitempty"`
-	// File with the OpenPGP keys that alone may sign for the mirror. Left out: Debian's.
+	// File with the OpenPGP keys that alone may sign for the mirror. Left out: the distribution's.
 	Keyring string `json:"keyring,omitempty"`
 	// Package repositories beside the base's own, such as yours.
 	Repositories []Repository `json:"repositories,omitempty"`
@@ -137,7 +137,7 @@ type Release struct {
 type Containerd struct {
 	// Version, such as 2.3.2. Left out: the default, or the base's own for source base.
 	Version string `json:"version,omitempty"`
-	// Where it comes from. base is the base's package (1.7 on Debian trixie).
+	// Where it comes from. base is the base's package (1.7 on Debian trixie, 2.2 on Ubuntu noble).
 	Source string `json:"source,omitempty"`
 	// Folder with the executables, for source dir.
 	Dir string `json:"dir,omitempty"`

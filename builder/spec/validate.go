@@ -168,6 +168,9 @@ func (c *checker) base() {
 			}
 		}
 	}
+	if c.n.Bootstrap == "cluster-api" && noClusterAPI(b.Name) {
+		c.fail("bootstrap", sprintf("the cloud-init of %s has other units than the node starts", b.Name), "use base.name debian-trixie")
+	}
 	for i, r := range b.Repositories {
 		for key, value := range map[string]string{"url": r.URL, "suite": r.Suite, "keyring": r.Keyring} {
 			if value == "" {

@@ -134,7 +134,7 @@ func hashBlocks(ctx context.Context, src io.ReaderAt, size int64, salt []byte) (
 // setuid lists the programs that may change user or group when started.
 var setuid = map[string]bool{
 	"usr/bin/su": true, "usr/bin/mount": true, "usr/bin/umount": true, "usr/bin/newgrp": true, "usr/bin/passwd": true, "usr/bin/gpasswd": true,
-	"usr/bin/chsh": true, "usr/bin/chfn": true, "usr/bin/chage": true, "usr/bin/expiry": true, "usr/sbin/unix_chkpwd": true,
+	"usr/bin/chsh": true, "usr/bin/chfn": true, "usr/bin/chage": true, "usr/bin/expiry": true, "usr/sbin/unix_chkpwd": true, "usr/sbin/pam_extrausers_chkpwd": true,
 	"usr/lib/dbus-1.0/dbus-daemon-launch-helper": true, "usr/lib/openssh/ssh-keysign": true, "usr/bin/ssh-agent": true,
 	"usr/sbin/mount.nfs": true, "usr/sbin/mount.cifs": true, "usr/sbin/lldpcli": true, // of packages that a spec may ask for
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -42,8 +43,49 @@ func TestDepmodOfModules(t *testing.T) {
 	}
 }
 
+// A module says the same of itself however it is packed.
+func TestDepmodOfPackedModules(t *testing.T) {
+	plain := tree.New()
+	if err := plain.ApplyTar("testdata/modules.tar"); err != nil {
+		t.Fatal(err)
+	}
+	packed := tree.New()
+	for _, p := range plain.Paths() {
+		text, err := plain.ReadFile(p)
+		if err != nil {
+			continue // a folder
+		}
+		if strings.HasSuffix(p, ".ko") {
+			z, err := zstd.NewWriter(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, text = p+".zst", z.EncodeAll(text, nil)
+		}
+		if err := packed.Put(p, tree.Node{Mode: 0o644, Content: tree.Bytes(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := Depmod(plain, "1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Depmod(packed, "1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := string(got["modules.dep"]); !strings.Contains(list, ".ko.zst:") {
+		t.Errorf("no module is packed: %s", list)
+	}
+	for _, name := range []string{"modules.alias", "modules.symbols", "modules.alias.bin", "modules.symbols.bin"} {
+		if diff := cmp.Diff(string(want[name]), string(got[name])); diff != "" {
+			t.Errorf("%s:\n%s", name, diff)
+		}
+	}
+}
+
 func TestDepmodBadModule(t *testing.T) {
-	for name, ending := range map[string]string{"no ELF": ".ko", "no xz": ".ko.xz"} {
+	for name, ending := range map[string]string{"no ELF": ".ko", "no xz": ".ko.xz", "no zstd": ".ko.zst"} {
 		u := tree.New()
 		if err := u.Put("m/kernel/x"+ending, tree.Node{Mode: 0o644, Content: tree.Bytes("text")}); err != nil {
 			t.Fatal(err)

@@ -3,7 +3,6 @@
 package arm64
 
 import (
-	"encoding/json"
 	"log/slog"
 	"net/http/httptest"
 	"path/filepath"
@@ -17,8 +16,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/imgbuild/imgbuild/builder/boottest"
-	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/internal/qemu"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
@@ -54,32 +51,7 @@ func TestArm64(t *testing.T) {
 	kit.Must(t, err)
 
 	s.Slow(t, 0.25) // a foreign processor is slower yet than one's own, emulated
-	boot := func(role, config, ip string, memory int) *boottest.Machine {
-		return s.Start(t, boottest.Node{Name: role, Arch: arch, Image: filepath.Join(images, role+"-arm64.raw"), IP: ip, Memory: memory, CPUs: 2,
-			Config: s.Config(t, config), Via: qemu.SMBIOS})
-	}
-	master := boot("master", "master.yaml", kit.MasterIP, 3328)
-	ready := func(node string) {
-		s.Until(t, limit, node+" is Ready", master, "kubectl get node "+node+` -o jsonpath='{.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.architecture}' | grep -qx 'True arm64'`)
-	}
-	const member, host = `grep -q '"phase": "committed"' /run/imgbuild/status.json`, "cat /proc/sys/kernel/hostname"
-	s.Until(t, limit, "the master has made its cluster", master, member)
-	first, err := master.Sh(t.Context(), host)
-	kit.Must(t, err)
-	ready(first)
-	worker := boot("worker", "worker.yaml", kit.WorkerIP, 2048)
-	s.Until(t, limit, "the worker has joined", worker, member)
-	second, err := worker.Sh(t.Context(), host)
-	kit.Must(t, err)
-	ready(second)
-	s.Until(t, limit, "all pods run", master, `kubectl get pods -A --no-headers | awk '$4 != "Running" {bad=1} END {exit bad}'`)
-	for role, m := range map[string]*boottest.Machine{"master": master, "worker": worker} {
-		for _, r := range boottest.RunChecks(t.Context(), m, checks(t, s, role)) {
-			if !r.OK {
-				t.Errorf("%s: %s: %s: %v\n%s", role, r.Name, r.Command, r.Err, r.Output)
-			}
-		}
-	}
+	s.Pair(t, kit.Pair{Images: images, Arch: arch, Args: []string{"--arch", arch}, Info: "architecture", Want: arch, Via: qemu.SMBIOS, Limit: limit})
 	t.Logf("timeline:\n%s", s.Timeline())
 }
 
@@ -96,21 +68,5 @@ func platforms(t *testing.T, tag string) (out []string) {
 		out = append(out, d.Platform.String())
 	}
 	slices.Sort(out)
-	return out
-}
-
-// checks are those that a role's plan carries.
-func checks(t *testing.T, s *kit.Site, role string) (out []boottest.Check) {
-	t.Helper()
-	text, err := s.Imgbuild(t.Context(), "plan", role, "-o", filepath.Join(s.Dir, "out"), "--format", "raw", "--arch", arch, "--output", "json")
-	kit.Must(t, err)
-	var p plan.Plan
-	kit.Must(t, json.Unmarshal([]byte(text), &p))
-	if len(p.Checks) == 0 {
-		t.Errorf("the plan of the %s has no checks", role)
-	}
-	for _, c := range p.Checks {
-		out = append(out, boottest.Check{Name: c.Name, Command: c.Command})
-	}
 	return out
 }

@@ -25,7 +25,7 @@ func buildElsewhere(ctx context.Context, t *testing.T, k kit.Kit, more []string)
 	first, space := filepath.Join(k.Dir, "out"), t.TempDir()
 	later := tomorrow(ctx, t)
 	args := []string{"--uts", "--mount", "--map-root-user", "sh", "-c", elsewhere, "sh", "sh", "-c", `"$@" >&2 && sha256sum out/worker.*`, "sh",
-		later, "worker", "--tools", k.Bin, "--lock", filepath.Join(first, "imgbuild.lock"), "--cache", cache(t), "--format", "raw,qcow2"}
+		later, "worker", "--tools", k.Bin, "--lock", filepath.Join(first, "imgbuild.lock"), "--cache", kit.Cache(t), "--format", "raw,qcow2"}
 	said, err := run.Output(ctx, run.Cmd{Name: "unshare", Args: append(args, more...), Stderr: os.Stderr,
 		Env: []string{"SPACE=" + space, "TZ=Pacific/Kiritimati", "LC_ALL=tr_TR.UTF-8", "LANG=tr_TR.UTF-8", "HOME=" + space, "USER=somebody"}})
 	must(t, err)
@@ -43,26 +43,13 @@ func buildElsewhere(ctx context.Context, t *testing.T, k kit.Kit, more []string)
 // compiling gives the same bytes is TestGoModuleBuildsTheSameBytesElsewhere's.)
 func buildCold(ctx context.Context, t *testing.T, k kit.Kit, more []string) {
 	first, out := filepath.Join(k.Dir, "out"), filepath.Join(t.TempDir(), "a", "longer", "path")
-	copied, err := os.MkdirTemp(filepath.Dir(cache(t)), "imgbuild-cold-") // on the same file system: blobs are linked, not copied
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(copied) })
-	cold := filepath.Join(copied, "cache")
-	must(t, run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-al", cache(t), cold}}))
-	must(t, k.Forget(ctx, cold, "base ", "package layer ", "kernel indices ", "containerd ", "sums "))
+	cold := k.Cold(t)
 	args := []string{"-c", `umask 027; exec taskset -c 0 "$@"`, "sh", filepath.Join(k.Bin, "imgbuild"), "worker", "-o", out,
 		"--lock", filepath.Join(first, "imgbuild.lock"), "--cache", cold, "--format", "qcow2", "--offline"}
 	must(t, run.Run(ctx, run.Cmd{Name: "sh", Args: append(args, more...), Stderr: os.Stderr, Env: []string{"TZ=America/St_Johns", "LC_ALL=C"}}))
 	if a, b := sha256sum(t, filepath.Join(first, "worker.qcow2")), sha256sum(t, filepath.Join(out, "worker.qcow2")); a != b {
 		t.Errorf("the same lock gave %s, and from a cold cache %s", a, b)
 	}
-}
-
-// cache is the cache folder that the first build used.
-func cache(t *testing.T) string {
-	t.Helper()
-	dir, err := os.UserCacheDir()
-	must(t, err)
-	return filepath.Join(dir, "imgbuild")
 }
 
 // tomorrow is imgbuild whose every clock, the libraries' included, is 400 days

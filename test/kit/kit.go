@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -281,4 +282,26 @@ func (k Kit) Forget(ctx context.Context, cache string, prefixes ...string) error
 		}
 	}
 	return nil
+}
+
+// Cache is the cache folder of everyday.
+func Cache(t *testing.T) string {
+	t.Helper()
+	dir, err := os.UserCacheDir()
+	Must(t, err)
+	return filepath.Join(dir, "imgbuild")
+}
+
+// Cold is a cache in which nothing is left of what imgbuild made of packages and images:
+// only what was fetched or compiled. It goes with the test.
+func (k Kit) Cold(t *testing.T) string {
+	t.Helper()
+	cache := Cache(t)
+	copied, err := os.MkdirTemp(filepath.Dir(cache), "imgbuild-cold-") // on the same file system: blobs are linked, not copied
+	Must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(copied) })
+	cold := filepath.Join(copied, "cache")
+	Must(t, run.Run(t.Context(), run.Cmd{Name: "cp", Args: []string{"-al", cache, cold}}))
+	Must(t, k.Forget(t.Context(), cold, "base ", "package layer ", "kernel indices ", "containerd ", "sums "))
+	return cold
 }

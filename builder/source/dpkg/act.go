@@ -182,12 +182,13 @@ func fileMode(unix uint32) fs.FileMode {
 }
 
 // installNSS puts a service into nsswitch.conf(5), as dh_installnss does:
-// "hosts/myhostname from libnss-myhostname in position after=files".
+// "hosts/myhostname from libnss-myhostname in position after=files", or "in position last".
 func (r *root) installNSS(what string) error {
 	words := strings.Fields(what)
 	db, service, _ := strings.Cut(words[0], "/")
 	after, ok := strings.CutPrefix(words[len(words)-1], "after=")
-	if !ok {
+	last := words[len(words)-1] == "last"
+	if !ok && !last {
 		return fmt.Errorf("name service %s: position %q is unknown", service, words[len(words)-1])
 	}
 	const file = "etc/nsswitch.conf"
@@ -198,7 +199,10 @@ func (r *root) installNSS(what string) error {
 	var out strings.Builder
 	for line := range strings.Lines(string(old)) {
 		fields := strings.Fields(line)
-		if len(fields) > 0 && fields[0] == db+":" && !slices.Contains(fields, service) {
+		switch found := len(fields) > 0 && fields[0] == db+":" && !slices.Contains(fields, service); {
+		case found && last:
+			line = strings.TrimSuffix(line, "\n") + " " + service + "\n"
+		case found:
 			line = strings.Replace(line, " "+after, " "+after+" "+service, 1)
 		}
 		out.WriteString(line)

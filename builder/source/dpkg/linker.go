@@ -16,7 +16,11 @@ func (r *root) linkerCache(packages []*Package) error {
 	for _, p := range packages {
 		if p.Name == "libc-bin" {
 			upstream, _, _ := strings.Cut(p.Version, "-")
-			generator += " (Debian GLIBC " + p.Version + ") stable release version " + upstream
+			distribution := "Debian"
+			if strings.Contains(p.Version, "ubuntu") {
+				distribution = "Ubuntu"
+			}
+			generator += " (" + distribution + " GLIBC " + p.Version + ") stable release version " + upstream
 		}
 	}
 	return r.text("etc/ld.so.cache", ldcache.Write(entries, machine, generator))

@@ -57,7 +57,8 @@ func infoName(control deb.Paragraph) string {
 }
 
 // Layer writes what a package brings as an uncompressed tar archive: its files, but
-// those that the filter leaves out, and dpkg's record of it below var/lib/dpkg/info.
+// those that the filter leaves out, and dpkg's record of it below var/lib/dpkg/info. What the
+// package has in /bin, /lib and the like lies in /usr, where the base's links lead.
 func Layer(p *deb.Package, keep Filter, w io.Writer) error {
 	out := tar.NewWriter(w)
 	var list strings.Builder
@@ -69,7 +70,11 @@ func Layer(p *deb.Package, keep Filter, w io.Writer) error {
 		if base := path.Base(h.Name); strings.HasPrefix(base, ".wh.") {
 			return fmt.Errorf("%q: a layer takes this name for a removal", h.Name)
 		}
-		plain := &tar.Header{Typeflag: h.Typeflag, Name: h.Name, Linkname: h.Linkname, Mode: h.Mode, Uid: h.Uid, Gid: h.Gid,
+		at, link := inUsr(h.Name, h.Typeflag == tar.TypeDir), h.Linkname
+		if h.Typeflag == tar.TypeLink {
+			link = inUsr(link, false)
+		}
+		plain := &tar.Header{Typeflag: h.Typeflag, Name: at, Linkname: link, Mode: h.Mode, Uid: h.Uid, Gid: h.Gid,
 			Size: h.Size, ModTime: repro.Epoch(), Format: tar.FormatPAX, PAXRecords: xattrs(h)}
 		if err := out.WriteHeader(plain); err != nil {
 			return fmt.Errorf("%q: %w", h.Name, err)
@@ -97,6 +102,15 @@ func Layer(p *deb.Package, keep Filter, w io.Writer) error {
 		}
 	}
 	return out.Close()
+}
+
+// inUsr is where a path lies in a merged /usr. A folder that is one of the links itself is that of /usr.
+func inUsr(p string, folder bool) string {
+	top, _, below := strings.Cut(p, "/")
+	if merged[top] && (below || folder) {
+		return "usr/" + p
+	}
+	return p
 }
 
 func xattrs(h *tar.Header) map[string]string {

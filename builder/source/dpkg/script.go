@@ -148,12 +148,13 @@ func (p *Package) special(s string) string {
 	return strings.NewReplacer("@RELEASE@", p.release(), "@VERSION@", p.Version, "@ARCH@", p.Arch, "@TRIPLET@", names.Triplet).Replace(s)
 }
 
-var kernelForm = regexp.MustCompile(`^linux-image-(\d.*)$`)
+// kernelForm are a kernel's packages: Debian's is one, Ubuntu has the modules in one or two of their own.
+var kernelForm = regexp.MustCompile(`^linux-(image|modules|modules-extra)-(\d.*)$`)
 
 // release is the kernel's release, of a kernel's package.
 func (p *Package) release() string {
 	if m := kernelForm.FindStringSubmatch(p.Name); m != nil {
-		return m[1]
+		return m[2]
 	}
 	return ""
 }

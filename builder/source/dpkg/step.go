@@ -106,12 +106,12 @@ func (r *root) glib() error {
 type hooks struct {
 	of       string
 	dirs     []string
-	replaced []string // what imgbuild stands in for
+	replaced []string // what imgbuild stands in for, or what is for the build host
 }
 
 var (
 	kernelHooks = hooks{"the kernel's scripts", []string{"etc/kernel/preinst.d", "etc/kernel/postinst.d", "usr/share/kernel/preinst.d", "usr/share/kernel/postinst.d"},
-		[]string{"initramfs-tools", "zz-update-grub"}}
+		[]string{"initramfs-tools", "intel-microcode", "xx-update-initrd-links", "zz-update-grub"}}
 	pythonHooks = hooks{"python3's scripts", []string{"usr/share/python3/runtime.d"}, []string{"public_modules.rtinstall", "public_modules.rtremove"}}
 )
 

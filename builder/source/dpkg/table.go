@@ -56,11 +56,12 @@ type File struct {
 
 // User is a system account. Its group is nogroup where none is named, and made where it is not there.
 type User struct {
-	Name    string `json:"name"`
-	Comment string `json:"comment,omitempty"`
-	Home    string `json:"home,omitempty"`
-	Shell   string `json:"shell,omitempty"`
-	Group   string `json:"group,omitempty"`
+	Name    string   `json:"name"`
+	Comment string   `json:"comment,omitempty"`
+	Home    string   `json:"home,omitempty"`
+	Shell   string   `json:"shell,omitempty"`
+	Group   string   `json:"group,omitempty"`
+	Member  []string `json:"member,omitempty"` // other groups that it is a member of
 }
 
 // Table is table.yaml.

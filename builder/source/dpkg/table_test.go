@@ -8,29 +8,32 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/imgbuild/imgbuild/images"
 )
 
 var update = flag.Bool("update", false, "write the generated pages anew")
 
-const readme = "../../../images/debian-trixie/README.md"
-
-// The page in the catalogue tells of every entry of the table.
+// The pages in the catalogue tell of every entry of the table.
 func TestReadme(t *testing.T) {
-	old, err := os.ReadFile(readme)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const mark = "## Scripts that are not run\n"
-	above, _, _ := strings.Cut(string(old), mark)
-	want := above + mark + "\n" + page()
-	if *update {
-		if err := os.WriteFile(readme, []byte(want), 0o644); err != nil { // #nosec G306 -- a page of the docs
+	for _, base := range images.Names() {
+		readme := "../../../images/" + base + "/README.md"
+		old, err := os.ReadFile(readme)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return
-	}
-	if string(old) != want {
-		t.Error("the README is not what the table says: go test ./builder/source/dpkg -update")
+		const mark = "## Scripts that are not run\n"
+		above, _, _ := strings.Cut(string(old), mark)
+		want := above + mark + "\n" + page()
+		if *update {
+			if err := os.WriteFile(readme, []byte(want), 0o644); err != nil { // #nosec G306 -- a page of the docs
+				t.Fatal(err)
+			}
+			continue
+		}
+		if string(old) != want {
+			t.Errorf("%s is not what the table says: go test ./builder/source/dpkg -update", readme)
+		}
 	}
 }
 

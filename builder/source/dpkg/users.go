@@ -188,6 +188,11 @@ func (u *users) addSystemUser(w User) error {
 	gid, _ := u.group(group)
 	u.passwd = append(u.passwd, []string{w.Name, "x", id, strconv.Itoa(gid), w.Comment, cmp.Or(w.Home, "/nonexistent"), cmp.Or(w.Shell, "/usr/sbin/nologin")})
 	u.shadow = append(u.shadow, []string{w.Name, "!", strconv.FormatInt(repro.DefaultEpoch/86400, 10), "", "", "", "", "", ""})
+	for _, other := range w.Member {
+		if err := u.addMember(w.Name, other); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
