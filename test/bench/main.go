@@ -138,7 +138,7 @@ func machine() string {
 // table is the figures as Markdown.
 func (f *Figures) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# How fast\n\n`make bench` wrote this on %s: %s, no KVM. Machines differ and are shared: what counts is the ratio to `cp`\nof the same bytes in the same run. Wall seconds are medians.\n\n", f.Day, f.Machine)
+	fmt.Fprintf(&b, "# How fast\n\n`make bench` wrote this on %s: %s, no KVM. Machines differ and are shared: what counts is the ratio to `cp`\nof the same bytes in the same run. Wall seconds are medians, of `cp` the fastest run.\n\n", f.Day, f.Machine)
 	b.WriteString("| what | runs | wall s | CPU s | x cp | peak MB |\n|---|---|---|---|---|---|\n")
 	for _, t := range f.Times {
 		fmt.Fprintf(&b, "| %s | %d | %.2f | %.2f | %.1f | %.0f |\n", t.Name, t.Runs, t.Wall, t.CPU, t.Ratio, t.Peak)
