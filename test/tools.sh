@@ -16,6 +16,7 @@ if [ "$(uname -m)" = x86_64 ]; then # nodes of the other architecture
 	want /usr/aarch64-linux-gnu/include/stdlib.h libc6-dev-arm64-cross
 fi
 want mmdebstrap mmdebstrap # tests, and base.builder: mmdebstrap
+want /usr/share/debootstrap/scripts/gutsy debootstrap # knows a mirror of Ubuntu, for tests
 want newuidmap uidmap
 want dpkg-deb dpkg
 want /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
