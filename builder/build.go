@@ -4,7 +4,6 @@
 package builder
 
 import (
-	"cmp"
 	"context"
 	"path/filepath"
 
@@ -18,7 +17,6 @@ import (
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/builder/source"
 	"github.com/imgbuild/imgbuild/builder/spec"
-	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/report"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -121,7 +119,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	}
 	// check
 	if err := checkOutputs(ctx, o, manifest, scratch.path); err != nil {
-		return nil, cmp.Or(fault.Wrap(fault.Fetch, sources.Store().Recheck()), err) // bytes that the disk does not return as they were
+		return nil, blame(err, sources.Store())
 	}
 	if err := attest(p, manifest, key, scratch.path); err != nil {
 		return nil, err

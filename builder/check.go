@@ -11,6 +11,7 @@ import (
 	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/report"
+	"github.com/imgbuild/imgbuild/internal/store"
 )
 
 // checkOutputs reads the outputs back before they get their names, and measures
@@ -34,6 +35,18 @@ func checkOutputs(ctx context.Context, o Options, m *Manifest, scratch string) e
 		})
 	}
 	return group.Wait()
+}
+
+// blame is the error of outputs that are not sound, or what that comes of: blobs of the
+// cache that the disk does not return as they were filed.
+func blame(err error, cache *store.Store) error {
+	if fault.KindOf(err) != fault.Verify {
+		return err
+	}
+	if damaged := cache.Recheck(); damaged != nil {
+		return fault.Wrap(fault.Fetch, damaged)
+	}
+	return err
 }
 
 // readBack reads an output with code that did not write it. A config may hold a token

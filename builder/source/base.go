@@ -132,6 +132,9 @@ func (s *Set) laid(ctx context.Context, pins []lock.Pin) ([]string, error) {
 	}
 	if !have {
 		defer s.opt.Report.Stage("laying out the base " + b.Name)()
+		if err := b.Judge(ctx, pins, file); err != nil {
+			return nil, err
+		}
 	}
 	return b.Lay(ctx, s.opt.Store, pins, file)
 }

@@ -38,11 +38,6 @@ func (b DebianBase) Lay(ctx context.Context, s *store.Store, pins []lock.Pin, fi
 		return nil, err
 	}
 	l := laying{store: s, keep: keep, file: file, pins: bySize(pins)}
-	if !kept(s, pins) { // what nobody read is told before anything is unpacked
-		if err := l.judge(ctx); err != nil {
-			return nil, fmt.Errorf("laying out the base %s: %w", b.Name, err)
-		}
-	}
 	made := make([][]string, len(pins))
 	if err := l.each(ctx, func(ctx context.Context, i int) (err error) {
 		made[i], err = l.layers(ctx, l.pins[i])
@@ -157,13 +152,18 @@ func (l laying) packages(ctx context.Context, layers [][]string) ([]*dpkg.Packag
 	})
 }
 
-// judge reads the scripts of all packages; of nothing else.
-func (l laying) judge(ctx context.Context) error {
-	all, err := l.packages(ctx, make([][]string, len(l.pins)))
-	if err != nil {
-		return err
+// Judge reads the scripts of all packages, and nothing else of them: what Lay would say of
+// one that nobody read is told before anything is unpacked.
+func (b DebianBase) Judge(ctx context.Context, pins []lock.Pin, file func(lock.Pin) (string, error)) error {
+	l := laying{file: file, pins: bySize(pins)}
+	all, err := l.packages(ctx, make([][]string, len(pins)))
+	if err == nil {
+		err = dpkg.Judge(all)
 	}
-	return dpkg.Judge(all)
+	if err != nil {
+		return fmt.Errorf("laying out the base %s: %w", b.Name, err)
+	}
+	return nil
 }
 
 // top files what the laid-out tree has beyond the packages' layers.

@@ -149,12 +149,12 @@ func (s *Store) Touch(digest string) {
 	}
 }
 
-// touch notes that a blob is used, in its access time, which the store alone sets, once an
-// hour: mount options such as noatime do not matter. Failing to is no error.
+// touch notes that a blob is used, in its access time, which the store alone sets, once a
+// minute: mount options such as noatime do not matter. Failing to is no error.
 func (s *Store) touch(path string, info fs.FileInfo) {
 	var st unix.Stat_t
 	now := repro.Now()
-	if unix.Stat(path, &st) == nil && now.Sub(time.Unix(st.Atim.Unix())).Abs() < time.Hour {
+	if unix.Stat(path, &st) == nil && now.Sub(time.Unix(st.Atim.Unix())).Abs() < time.Minute {
 		return
 	}
 	known := s.Vouched(path, sound)

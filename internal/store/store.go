@@ -179,8 +179,9 @@ func (s *Store) Recheck() error {
 	s.mu.Unlock()
 	var all []error
 	for _, digest := range trusted {
-		_, err := s.orGone(s.check(digest, false))
-		all = append(all, err)
+		if _, err := s.orGone(s.check(digest, false)); errors.Is(err, ErrDamaged) {
+			all = append(all, err)
+		}
 	}
 	return errors.Join(all...)
 }

@@ -204,7 +204,7 @@ func (b *runner) coldCache(ctx context.Context) (string, error) {
 	if err := run.Run(ctx, run.Cmd{Name: "cp", Args: []string{"-a", filepath.Join(warm, "imgbuild"), cache}}); err != nil {
 		return "", err
 	}
-	return cache, b.k.Forget(ctx, cache, "base ", "package layer ", "kernel indices ", "containerd ", "verity ")
+	return cache, b.k.Forget(ctx, cache, kit.Made...)
 }
 
 // cold builds with a cold cache.

@@ -284,6 +284,9 @@ func (k Kit) Forget(ctx context.Context, cache string, prefixes ...string) error
 	return nil
 }
 
+// Made begin the keys of all that imgbuild makes of packages and images.
+var Made = []string{"base ", "package layer ", "kernel indices ", "containerd ", "sums ", "verity "}
+
 // Cache is the cache folder of everyday.
 func Cache(t *testing.T) string {
 	t.Helper()
@@ -302,6 +305,6 @@ func (k Kit) Cold(t *testing.T) string {
 	t.Cleanup(func() { _ = os.RemoveAll(copied) })
 	cold := filepath.Join(copied, "cache")
 	Must(t, run.Run(t.Context(), run.Cmd{Name: "cp", Args: []string{"-al", cache, cold}}))
-	Must(t, k.Forget(t.Context(), cold, "base ", "package layer ", "kernel indices ", "containerd ", "sums "))
+	Must(t, k.Forget(t.Context(), cold, Made...))
 	return cold
 }
