@@ -20,7 +20,7 @@ import (
 type Entry struct {
 	Digest string    `json:"digest"`
 	Size   int64     `json:"size"` // bytes
-	Used   time.Time `json:"used"` // when it was last got or filed
+	Used   time.Time `json:"used"` // when it was last got or filed, to within [Noted]
 	Keys   []string  `json:"keys"` // empty: fetched or filed by digest alone
 }
 
@@ -149,12 +149,16 @@ func (s *Store) Touch(digest string) {
 	}
 }
 
-// touch notes that a blob is used, in its access time, which the store alone sets, once a
-// minute: mount options such as noatime do not matter. Failing to is no error.
+// Noted is how far apart two uses of a blob are when both are noted: [Entry].Used may be
+// that much before the last one.
+const Noted = time.Minute
+
+// touch notes that a blob is used, in its access time, which the store alone sets, at most
+// once in [Noted]: mount options such as noatime do not matter. Failing to is no error.
 func (s *Store) touch(path string, info fs.FileInfo) {
 	var st unix.Stat_t
 	now := repro.Now()
-	if unix.Stat(path, &st) == nil && now.Sub(time.Unix(st.Atim.Unix())).Abs() < time.Minute {
+	if unix.Stat(path, &st) == nil && now.Sub(time.Unix(st.Atim.Unix())).Abs() < Noted {
 		return
 	}
 	known := s.Vouched(path, sound)

@@ -186,13 +186,14 @@ func (c cell) warm(t *testing.T, since time.Time) {
 	t.Helper()
 	dir, err := store.DefaultDir()
 	kit.Must(t, err)
-	blobs, err := filepath.Glob(filepath.Join(dir, "blobs", "*"))
+	all, err := store.Open(dir)
+	kit.Must(t, err)
+	blobs, err := all.List()
 	kit.Must(t, err)
 	args := []string{"--reflink=auto", "--target-directory=" + filepath.Join(c.root, "cache", "blobs")}
-	for _, file := range blobs {
-		var s unix.Stat_t
-		if unix.Stat(file, &s) == nil && !time.Unix(s.Atim.Unix()).Before(since) { // so the store notes a use
-			args = append(args, file)
+	for _, b := range blobs {
+		if !b.Used.Before(since.Add(-store.Noted)) {
+			args = append(args, filepath.Join(dir, "blobs", strings.TrimPrefix(b.Digest, "sha256:")))
 		}
 	}
 	kit.Must(t, os.Mkdir(filepath.Join(c.root, "cache", "blobs"), 0o755))
