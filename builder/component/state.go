@@ -20,6 +20,7 @@ func state() Component {
 				// of two programs that grow one file system, the second fails with EBUSY.
 				Enable: []Unit{{"var.mount", "local-fs.target"}, {"systemd-growfs@var.service", "local-fs.target"},
 					{"etc-kubernetes.mount", "local-fs.target"}, {"etc-cni-net.d.mount", "local-fs.target"}},
+				Mask: []string{"modprobe@dm_mod.service", "systemd-remount-fs.service"}, // the initrd did both
 				Checks: []Check{
 					{"root is read-only and verified", `findmnt -no OPTIONS / | grep -qw ro && findmnt -no FSTYPE / | grep -qx erofs && [ "$(cat /sys/class/block/dm-0/dm/name)" = root ]`},
 					{"/var is on its own partition", "findmnt -no FSTYPE /var | grep -qx ext4"},

@@ -13,6 +13,9 @@ func system() Component {
 				"systemd-firstboot.service", "systemd-machine-id-commit.service", "systemd-pcrmachine.service",
 				"serial-getty@ttyS0.service", "serial-getty@ttyAMA0.service", // agetty hangs up whoever else writes to the console
 				"systemd-update-done.service", "ldconfig.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service",
+				// What no node has a use for, each some tenths of a second of a boot.
+				"systemd-tmpfiles-setup-dev-early.service", "systemd-udev-load-credentials.service", "systemd-networkd-persistent-storage.service",
+				"modprobe@drm.service", "modprobe@fuse.service", "sys-fs-fuse-connections.mount",
 			},
 			Cmdline: []string{"systemd.firstboot=off", "panic=10"},
 			Checks: []Check{

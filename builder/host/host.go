@@ -82,6 +82,8 @@ var (
 		"e2scrub_all.service": ownDisk, "e2scrub_all.timer": ownDisk, "e2scrub_reap.service": ownDisk,
 		"systemd-firstboot.service": ownBoot, "systemd-machine-id-commit.service": ownBoot, "systemd-pcrmachine.service": ownBoot, "serial-getty@ttyS0.service": ownLogin, "serial-getty@ttyAMA0.service": ownLogin,
 		"systemd-update-done.service": ownRoot, "ldconfig.service": ownRoot, "systemd-hwdb-update.service": ownRoot, "systemd-journal-catalog-update.service": ownRoot,
+		"modprobe@dm_mod.service": ownBoot, "systemd-remount-fs.service": ownBoot, "systemd-tmpfiles-setup-dev-early.service": ownBoot, "systemd-udev-load-credentials.service": ownBoot,
+		"systemd-networkd-persistent-storage.service": ownNet, "modprobe@drm.service": ownBoot, "modprobe@fuse.service": ownBoot, "sys-fs-fuse-connections.mount": ownBoot,
 		"ssh.service": ownLogin, "ssh.socket": ownLogin,
 	}
 )
@@ -96,7 +98,9 @@ var rules = []rule{
 	{"/usr/lib/systemd/system/var.mount", left, "", ownDisk},
 	{"/usr/lib/systemd/system.conf.d/", left, "", ownDisk},
 	{"/usr/lib/systemd/system/etc-", left, "", ownDisk},
-	{"/usr/lib/systemd/system/imgbuild-state.service", left, "", ownDisk},
+	{"/usr/lib/systemd/system/systemd-udev-trigger.service.d/", left, "", ownDisk},
+	{"/usr/lib/systemd/system/systemd-growfs@var.service.d/", left, "", ownDisk},
+	{"/usr/lib/tmpfiles.d/imgbuild-state.conf", left, "", ownDisk},
 	{"/usr/lib/systemd/system/imgbuild-install.", left, "", ownDisk},
 	{"/usr/lib/systemd/system/imgbuild-images.service", byImages, "", ownImages},
 	{"/usr/lib/systemd/system/containerd.service.d/20-images.conf", byImages, "", ownImages},
