@@ -17,6 +17,7 @@ import (
 var (
 	cuts   = flag.Int("cuts", 0, "how often the campaign cuts each kind of first boot (0: no campaign)")
 	budget = flag.Duration("budget", 0, "begin no round after that long (0: go on until all are done)")
+	pace   = flag.Float64("pace", 0.25, "seconds that emulated machines see pass in one of the host's")
 )
 
 // kinds are the campaign's, in the order of the page: the machine whose first boot is cut.
@@ -33,7 +34,7 @@ func TestCampaign(t *testing.T) {
 	}
 	from, done, built := time.Now(), read(t), commit(t)
 	s := newSite(t)
-	s.Slow(t, 0.25)
+	s.Slow(t, *pace)
 	s.clocks.on.Store(true)
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
@@ -83,7 +84,7 @@ func (s *site) needMaster(t *testing.T) {
 func (s *site) round(t *testing.T, kind, name string, n int, built string) (y try) {
 	t.Helper()
 	r := rand.New(rand.NewSource(int64(n)*1000 + int64(len(kind)))) // #nosec G404 -- chance, not secrecy
-	y = try{Kind: kind, Round: n, Replay: n/2%2 == 1, Commit: built, Date: time.Now().Format(time.DateOnly), Machine: computer()}
+	y = try{Kind: kind, Round: n, Replay: n/2%2 == 1, Commit: built, Pace: *pace, Date: time.Now().Format(time.DateOnly), Machine: computer()}
 	var how func(*boottest.Node)
 	writes := filepath.Join(s.Dir, "writes")
 	if y.Replay {

@@ -33,6 +33,7 @@ type try struct {
 	Held    bool     `json:"held"`
 	Why     string   `json:"why,omitempty"`
 	Seconds int      `json:"seconds"` // from power to Ready, after the last cut
+	Pace    float64  `json:"pace"`    // seconds that the machine saw pass in one of the host's
 	Commit  string   `json:"commit"`
 	Date    string   `json:"date"`
 	Machine string   `json:"machine"`
@@ -110,7 +111,7 @@ func report(all []try) []byte {
 		"worker's join, and every fault of the second table run in `make test`.\n\n" + table(all) + sound)
 	seen := map[string]int{}
 	for _, y := range all {
-		seen[y.Date+", commit "+y.Commit+", "+y.Machine]++
+		seen[fmt.Sprintf("%s, commit %s, %s, pace %g", y.Date, y.Commit, y.Machine, y.Pace)]++
 	}
 	if len(seen) > 0 {
 		b.WriteString("\nRun on:\n\n")
@@ -127,7 +128,8 @@ A first boot is cut up to ten times, again while it mends what the last cut left
 second, half as a step of the first boot begins. A cut is ` + "`kill -9`" + ` of QEMU: what
 the guest had not written is lost. A disk made of recorded writes has everything up to the last flush, and of
 what came after it some writes and not others. A disk that is looked at is judged by e2fsck and by the agent's record.
-For emulated machines time goes at a quarter of the host's: what programs wait for is meant for real processors. Seconds are the host's.
+Emulated machines can be shown fewer seconds than pass on the host, as what programs wait for is meant for real processors:
+a pace of 0.25 is one in four. Seconds are the host's.
 Sound: the cluster's authority is the one that was given, no file is torn, and etcd has its members and no ghost.
 
 | what is wrong | and then | what comes of it |
