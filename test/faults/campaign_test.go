@@ -24,7 +24,7 @@ var (
 var kinds = []struct{ name, machine string }{{"init", "master"}, {"worker join", "worker"}, {"control-plane join", "second"}}
 
 // TestCampaign cuts first boots, each time at another moment: in even rounds at any
-// second, in odd ones as each step begins. The power goes again and again, six to ten
+// second, in odd ones as each step begins. The power goes again and again, six to fourteen
 // times, while the machine mends what the last cut left. Every other pair of rounds goes
 // on from a disk made of the recorded writes, up to the last flush. What the record has
 // is not done again.
@@ -93,7 +93,7 @@ func (s *site) round(t *testing.T, kind, name string, n int, built string) (y tr
 	s.scrap(t, name)
 	moments := beginnings(name)
 	if n%2 == 0 {
-		moments = anyMoments(r, name, 6+r.Intn(5))
+		moments = anyMoments(r, name, 10+r.Intn(5))
 	}
 	for cut, at := range moments {
 		s.strike(t, s.boot(t, name, how), at)

@@ -16,7 +16,7 @@ import (
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
-// step is one of the agent's, and about how long it lasts, seconds.
+// step is one of the agent's, and about how long it lasts where nothing else runs, seconds.
 type step struct {
 	name    string
 	seconds int
@@ -24,9 +24,9 @@ type step struct {
 
 // steps are where first boots are cut, in their order.
 var steps = map[string][]step{
-	"master": {{"container images", 1}, {"clean slate", 2}, {"keys and certificates", 1}, {"preflight", 10}, {"control plane", 100}, {"only one", 3}, {"cluster", 30}, {"pod network", 8}, {"kubeconfig", 1}, {"commit", 3}},
-	"second": {{"container images", 1}, {"clean slate", 2}, {"waiting for the API", 2}, {"masters before it", 10}, {"etcd members", 2}, {"keys and certificates", 1}, {"preflight", 10}, {"join", 100}, {"kubeconfig", 1}, {"commit", 3}},
-	"worker": {{"container images", 1}, {"clean slate", 2}, {"waiting for the API", 2}, {"preflight", 6}, {"join", 30}, {"commit", 3}},
+	"master": {{"container images", 1}, {"clean slate", 8}, {"one cluster", 9}, {"keys and certificates", 1}, {"preflight", 8}, {"virtual address", 1}, {"control plane", 60}, {"only one", 3}, {"cluster", 16}, {"pod network", 10}, {"kubeconfig", 1}, {"commit", 3}},
+	"second": {{"container images", 1}, {"clean slate", 8}, {"waiting for the API", 2}, {"masters before it", 10}, {"etcd members", 2}, {"keys and certificates", 1}, {"preflight", 8}, {"join", 60}, {"kubeconfig", 1}, {"commit", 3}},
+	"worker": {{"container images", 1}, {"clean slate", 8}, {"waiting for the API", 2}, {"preflight", 6}, {"join", 25}, {"commit", 3}},
 }
 
 // moment is when the power goes: that long after a step has begun.

@@ -124,7 +124,7 @@ func report(all []try) []byte {
 
 // sound says what the first table means, and what is tried besides.
 const sound = `
-A first boot is cut up to ten times, again while it mends what the last cut left. Half of the cuts come at a random
+A first boot is cut up to fourteen times, again while it mends what the last cut left. Half of the cuts come at a random
 second, half as a step of the first boot begins. A cut is ` + "`kill -9`" + ` of QEMU: what
 the guest had not written is lost. A disk made of recorded writes has everything up to the last flush, and of
 what came after it some writes and not others. A disk that is looked at is judged by e2fsck and by the agent's record.

@@ -196,11 +196,11 @@ func (a *Agent) wipe(ctx context.Context) error {
 		return nil
 	}
 	_ = os.Remove(a.path(RunDir, kubeletFlag))
-	if out, err := a.Runner.Run(ctx, "kubeadm", "reset", "--force", "--skip-phases", "remove-etcd-member", "--cri-socket", criSocket); err != nil {
-		return fmt.Errorf("kubeadm reset: %w: %s", err, lastLine(out))
-	}
 	if err := a.stopPods(ctx); err != nil {
 		return err
+	}
+	if out, err := a.Runner.Run(ctx, "kubeadm", "reset", "--force", "--skip-phases", "remove-etcd-member", "--cri-socket", criSocket); err != nil {
+		return fmt.Errorf("kubeadm reset: %w: %s", err, lastLine(out))
 	}
 	// kubeadm leaves some of these behind where its own files were torn.
 	for _, dir := range []string{"/etc/kubernetes", "/etc/cni/net.d", "/var/lib/etcd", "/var/lib/kubelet"} {
@@ -217,10 +217,13 @@ func (a *Agent) wipe(ctx context.Context) error {
 // podID is a line of crictl's that names a pod; it may have warnings beside them.
 var podID = regexp.MustCompile(`(?m)^[0-9a-f]{12,64}$`)
 
-// stopPods ends the pods of a broken try. kubeadm's own reset gives the runtime two
-// seconds for each, and goes on where they are too few; a control plane that lives
-// on would be in the way of every later try.
+// stopPods ends the kubelet and the pods of a broken try. kubeadm's own reset, which comes
+// next, gives the runtime two seconds for each, again and again, and goes on where they are
+// too few; a control plane that lives on would be in the way of every later try.
 func (a *Agent) stopPods(ctx context.Context) error {
+	if out, err := a.Runner.Run(ctx, "systemctl", "stop", "kubelet.service"); err != nil {
+		return fmt.Errorf("stopping the kubelet of the broken try: %w: %s", err, lastLine(out))
+	}
 	if out, err := a.Runner.Run(ctx, "crictl", "--timeout", "2m", "rmp", "--all", "--force"); err != nil {
 		return fmt.Errorf("stopping the pods of the broken try: %w: %s", err, lastLine(out))
 	}
