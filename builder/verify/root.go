@@ -74,13 +74,25 @@ func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) 
 	}
 	at := int64(block)
 	for i := len(levels) - 1; i >= 0; i-- {
-		have := make([]byte, len(levels[i]))
-		if err := readAt(tree, have, at); err != nil || !bytes.Equal(have, levels[i]) {
+		if !holds(tree, at, levels[i]) {
 			r.say("verity", "", "the hash tree on the disk differs from the root file system at level %d", i)
 		}
-		at += int64(len(have))
+		at += int64(len(levels[i]))
 	}
 	return true, errors.Join(r.checkRest(root, super.blocks*block, "root file system"), r.checkRest(tree, at, "hash tree"))
+}
+
+// holds says whether want, a whole number of blocks, lies there.
+func holds(src io.ReaderAt, at int64, want []byte) bool {
+	buf := make([]byte, 64*block)
+	for len(want) > 0 {
+		have := buf[:min(len(buf), len(want))]
+		if err := readAt(src, have, at); err != nil || !bytes.Equal(have, want[:len(have)]) {
+			return false
+		}
+		at, want = at+int64(len(have)), want[len(have):]
+	}
+	return true
 }
 
 // checkRest says so when something lies in a partition behind what was checked.
@@ -106,7 +118,8 @@ func zero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 // hashBlocks is the digests of the blocks in the first size bytes, made by all processors.
 func hashBlocks(ctx context.Context, src io.ReaderAt, size int64, salt []byte) ([]byte, error) {
 	const stretch = 256 * block
-	out := make([]byte, size/block*sha256.Size)
+	n := size / block * sha256.Size
+	out := make([]byte, n, (n+block-1)/block*block) // a level of a hash tree is filled up
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for range runtime.GOMAXPROCS(0) {

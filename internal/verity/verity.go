@@ -137,7 +137,8 @@ func (t *Tree) digests(size int64) ([]byte, error) {
 	starts := append(slices.Sorted(maps.Keys(t.known)), size)
 	group, ctx := errgroup.WithContext(t.ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	out, at := make([]byte, size/BlockSize*sha256.Size), int64(0)
+	n, at := size/BlockSize*sha256.Size, int64(0)
+	out := make([]byte, n, (n+BlockSize-1)/BlockSize*BlockSize) // the lowest level of the tree is filled up
 	for _, start := range starts {
 		for ; at < start; at += stretch {
 			at, length := at, min(stretch, start-at)
