@@ -24,6 +24,7 @@ var dropped = []string{
 	"etc/.pwd.lock", "etc/.resolv.conf.systemd-resolved.bak", "etc/fstab", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "etc/apt",
 	"etc/cron.d", "etc/cron.daily", "etc/init.d", "etc/rc0.d", "etc/rc1.d", "etc/rc2.d", "etc/rc3.d", "etc/rc4.d", "etc/rc5.d", "etc/rc6.d", "etc/rcS.d",
 	"usr/lib/sysctl.d/99-protect-links.conf", // of Ubuntu's procps: weaker than the node's own, and after it
+	"etc/nvme/hostid", "etc/nvme/hostnqn",    // made by nvme-cli's postinst, the same in every node
 	"etc/initramfs-tools", "etc/kernel", "usr/share/initramfs-tools", "usr/lib/klibc", "usr/share/zsh", "usr/share/bug", "usr/share/perl5/Debian",
 	"var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/status-old", "var/lib/dpkg/available-old", "var/lib/dpkg/diversions-old",
 	"var/lib/dpkg/triggers/Lock", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "var/lib/dbus/machine-id",

@@ -152,6 +152,23 @@ func TestSealRefuses(t *testing.T) {
 	}
 }
 
+// TestSealHostNQN: what nvme-cli's postinst made is in no image; the rest of its configuration is.
+func TestSealHostNQN(t *testing.T) {
+	entries := debian()
+	for _, name := range []string{"hostid", "hostnqn", "discovery.conf"} {
+		entries["etc/nvme/"+name] = "of the build host\n"
+	}
+	tr := grow(t, entries)
+	if _, err := Seal(tr); err != nil {
+		t.Fatal(err)
+	}
+	for p := range show(t, tr) {
+		if strings.HasPrefix(p, "etc/nvme/") && p != "etc/nvme/discovery.conf" {
+			t.Errorf("/%s is there", p)
+		}
+	}
+}
+
 // TestSealInitiator: what open-iscsi's postinst made is in no image; each node makes a name, and keeps it.
 func TestSealInitiator(t *testing.T) {
 	entries := debian()

@@ -32,7 +32,7 @@ func (r *root) database(packages []*Package, diverted map[string]diversion, owne
 		fmt.Fprintf(&diversions, "%s\n%s\n%s\n", from, diverted[from].to, diverted[from].by)
 	}
 	for _, f := range owners {
-		fmt.Fprintf(&overrides, "%s %s %s %s\n", f.User, f.Group, f.Mode, f.Path)
+		fmt.Fprintf(&overrides, "%s %s %s %s\n", f.User, f.Group, strings.TrimLeft(f.Mode, "0"), f.Path)
 	}
 	files := map[string]string{"status": status.String(), "diversions": diversions.String(), "statoverride": overrides.String(), "info/format": "1\n"}
 	if i := slices.IndexFunc(packages, func(p *Package) bool { return p.Arch != "all" }); i >= 0 {

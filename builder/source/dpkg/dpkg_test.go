@@ -225,6 +225,20 @@ func TestDeeds(t *testing.T) {
 	}
 }
 
+// TestUsersByHand: what a script makes by hand is there before systemd-sysusers looks for it.
+func TestUsersByHand(t *testing.T) {
+	p := pkg(t, "a", "1", "", map[string]string{"usr/lib/sysusers.d/a.conf": "u a - \"A user\" /var/lib/a\nu b - -\n"}, map[string]string{})
+	p = fake(t, p, Entry{Package: "a", Deeds: Deeds{Sysusers: []string{"a.conf"}, Users: []User{{Name: "a", Home: "/run/a", Group: "a"}}}})
+	got, err := lay(t, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := passwd + "b:x:999:999::/:/usr/sbin/nologin\na:x:100:100::/run/a:/usr/sbin/nologin\n"
+	if text, err := got.ReadFile("etc/passwd"); err != nil || string(text) != want {
+		t.Errorf("%q, want %q: %v", text, want, err)
+	}
+}
+
 func TestShadow(t *testing.T) {
 	u, err := readUsers([]byte("root:*:0:0::/root:/bin/sh\n"), []byte("root:*:0:\nmail:*:8:list\n"))
 	if err != nil {

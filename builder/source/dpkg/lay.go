@@ -15,7 +15,8 @@ const dirMode = fs.ModeDir | 0o755
 // accounts is the order in which packages get the numbers of their users and groups,
 // so that those of one node are those of every other; the rest follow by name.
 var accounts = []string{"systemd", "systemd-timesyncd", "dbus-system-bus-common", "udev", "systemd-resolved", "openssh-server",
-	"dhcpcd-base", "rpcbind", "openssh-client", "lldpd", "prometheus-node-exporter", "tcpdump", "nfs-common"}
+	"dhcpcd-base", "rpcbind", "openssh-client", "lldpd", "prometheus-node-exporter", "tcpdump", "nfs-common",
+	"bird2", "chrony", "cron-daemon-common", "glusterfs-common", "haproxy", "snmpd", "uuid-runtime"}
 
 // Lay lays out the packages and does what stands for their maintainer scripts.
 // The same packages give the same tree, in whatever order they come. An error names all packages
@@ -118,12 +119,13 @@ func (r *root) makeUsers(packages []*Package, deeds []Deeds) error {
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return rank(a) - rank(b) })
 	for _, i := range order {
+		byHand := deeds[i].byHand()
 		for _, name := range deeds[i].Sysusers {
 			text, err := r.ReadFile("usr/lib/sysusers.d/" + name)
 			if err != nil {
 				return fmt.Errorf("package %s: %w", packages[i].Name, err)
 			}
-			if err := r.users.sysusers(string(text)); err != nil {
+			if err := r.users.sysusers(string(text), byHand); err != nil {
 				return fmt.Errorf("package %s: %s: %w; %s", packages[i].Name, name, err, WayOut)
 			}
 		}

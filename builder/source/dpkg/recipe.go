@@ -5,7 +5,7 @@ package dpkg
 // wants them to be so: code that lays out another tree cannot stay under the old key.
 const (
 	LayerRecipe = "9258edce91766335" // of packages' layers and kernels' indices
-	topRecipe   = "53095552058ec8ef" // of what maintainer scripts would have made
+	topRecipe   = "3cb7acbab02a6a58" // of what maintainer scripts would have made
 )
 
 // Revision changes with the table, with what stands for a section, and with the recipe.

@@ -120,9 +120,9 @@ func madeUp(t *testing.T) []madeUpPackage {
 	members := control("tool", "1-1", "Multi-Arch: same\nEssential: yes\n")
 	members["conffiles"], members["triggers"] = "/etc/conf\n/etc/left-out\n", "interest-noawait ldconfig\ninterest /usr/lib/udev/hwdb.d\n"
 	deeds := Deeds{Divert: map[string]string{"/etc/replaced": "/etc/replaced.old"}, Dirs: []File{{Path: "/var/d", Mode: "2775", Group: "mail"}}, Copies: map[string]string{"/etc/copy": "/usr/share/a"},
-		Files: []File{{Path: "/var/f", Mode: "0640", Text: "of @VERSION@ @ARCH@\n"}}, Links: map[string]string{"/etc/l": "../x"}, Owners: []File{{Path: "/usr/bin/mawk", User: "root", Group: "mail", Mode: "2755"}},
+		Files: []File{{Path: "/var/f", Mode: "0640", Text: "of @VERSION@ @ARCH@\n"}}, Links: map[string]string{"/etc/l": "../x"}, Owners: []File{{Path: "/usr/bin/mawk", User: "root", Group: "mail", Mode: "2755"}, {Path: "/srv", User: "a", Group: "c", Mode: "0750"}},
 		Alternatives: []string{"/usr/bin/awk awk /usr/bin/mawk 5 --slave /usr/share/man/x.1 x.1 /usr/share/man/awk.1", "/usr/bin/awk awk /nowhere 1"}, Enable: []string{"b@y.socket"},
-		Sysusers: []string{"a.conf"}, Groups: []string{"_g"}, Tmpfiles: []string{"a.conf"}, Remove: []string{"/srv/gone"},
+		Sysusers: []string{"a.conf"}, Groups: []string{"_g"}, Users: []User{{Name: "c", Home: "/run/c", Group: "c"}}, Tmpfiles: []string{"a.conf"}, Remove: []string{"/srv/gone"},
 		preset: []string{"a.service", "off.service"}, userPreset: []string{"u.service"}, nss: []string{"hosts/a from tool in position after=files"}}
 	for _, s := range steps {
 		deeds.Steps = append(deeds.Steps, s.name)

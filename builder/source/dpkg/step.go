@@ -112,7 +112,8 @@ type hooks struct {
 var (
 	kernelHooks = hooks{"the kernel's scripts", []string{"etc/kernel/preinst.d", "etc/kernel/postinst.d", "usr/share/kernel/preinst.d", "usr/share/kernel/postinst.d"},
 		[]string{"initramfs-tools", "intel-microcode", "xx-update-initrd-links", "zz-update-grub"}}
-	pythonHooks = hooks{"python3's scripts", []string{"usr/share/python3/runtime.d"}, []string{"public_modules.rtinstall", "public_modules.rtremove"}}
+	pythonHooks = hooks{"python3's scripts", []string{"usr/share/python3/runtime.d"}, []string{"public_modules.rtinstall", "public_modules.rtremove",
+		"glusterfs-common.rtupdate"}} // byte code, a cache
 )
 
 func (r *root) hooks(h hooks) error {

@@ -71,8 +71,18 @@ func (u *users) free() (int, error) {
 	return 0, fmt.Errorf("all numbers from %d to %d are taken by users or groups", systemMin, systemMax)
 }
 
+// byHand are the names of the users and groups that a script makes itself.
+func (d Deeds) byHand() (names []string) {
+	names = slices.Clone(d.Groups)
+	for _, w := range d.Users {
+		names = append(names, w.Name, w.Group)
+	}
+	return names
+}
+
 // sysusers makes the accounts that one file of sysusers.d(5) asks for: its groups, then its users.
-func (u *users) sysusers(text string) error {
+// Those that the package's own script makes by hand it would find there.
+func (u *users) sysusers(text string, byHand []string) error {
 	all := sysuserLines(text)
 	for _, kinds := range []string{"g", "u", "m"} {
 		for _, w := range all {
@@ -80,7 +90,7 @@ func (u *users) sysusers(text string) error {
 			if !strings.Contains("gum", kind) || kind == "" {
 				return fmt.Errorf("sysusers.d line type %q is unknown", w[0])
 			}
-			if kind != kinds {
+			if kind != kinds || kind != "m" && slices.Contains(byHand, w[1]) {
 				continue
 			}
 			if err := u.sysuser(w); err != nil {
