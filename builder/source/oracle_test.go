@@ -43,7 +43,7 @@ const beside = "cifs-utils,curl,htop,ipvsadm,jq,less,lldpd,lvm2,multipath-tools,
 
 // besideDebian are others, of Debian.
 const besideDebian = "acl,apparmor-utils,auditd,bash-completion,bind9-dnsutils,bird2,bridge-utils,conntrack,cron,cryptsetup,dmidecode,ethtool," +
-	"freeipmi-tools,gcc,git,glusterfs-client,gnupg,haproxy,hdparm,infiniband-diags,iotop,ipmitool,ipset,iputils-ping,irqbalance,keepalived,krb5-user," +
+	"freeipmi-tools,frr,gcc,git,glusterfs-client,gnupg,haproxy,hdparm,infiniband-diags,iotop,ipmitool,ipset,iputils-ping,irqbalance,keepalived,krb5-user," +
 	"lm-sensors,locales,logrotate,lsof,make,mdadm,net-tools,nfs-kernel-server,numactl,nvme-cli,parted,pciutils,perl,python3,rdma-core,rsync," +
 	"smartmontools,snmpd,strace,sudo,sysstat,tmux,usbutils,wget,wireguard-tools"
 

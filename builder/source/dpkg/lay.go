@@ -16,7 +16,7 @@ const dirMode = fs.ModeDir | 0o755
 // so that those of one node are those of every other; the rest follow by name.
 var accounts = []string{"systemd", "systemd-timesyncd", "dbus-system-bus-common", "udev", "systemd-resolved", "openssh-server",
 	"dhcpcd-base", "rpcbind", "openssh-client", "lldpd", "prometheus-node-exporter", "tcpdump", "nfs-common",
-	"bird2", "chrony", "cron-daemon-common", "glusterfs-common", "haproxy", "snmpd", "uuid-runtime"}
+	"bird2", "chrony", "cron-daemon-common", "frr", "glusterfs-common", "haproxy", "snmpd", "uuid-runtime"}
 
 // Lay lays out the packages and does what stands for their maintainer scripts.
 // The same packages give the same tree, in whatever order they come. An error names all packages
