@@ -162,9 +162,9 @@ func TestSealHostNQN(t *testing.T) {
 	if _, err := Seal(tr); err != nil {
 		t.Fatal(err)
 	}
-	for p := range show(t, tr) {
-		if strings.HasPrefix(p, "etc/nvme/") && p != "etc/nvme/discovery.conf" {
-			t.Errorf("/%s is there", p)
+	for name, want := range map[string]bool{"hostid": false, "hostnqn": false, "discovery.conf": true} {
+		if _, is := tr.Get("etc/nvme/" + name); is != want {
+			t.Errorf("/etc/nvme/%s is there: %v, want %v", name, is, want)
 		}
 	}
 }

@@ -34,6 +34,7 @@ type difference struct {
 	How  string `json:"how"`  // added, missing, changed, reordered lines, or renumbered accounts, as seen from mmdebstrap's tree
 	Why  string `json:"why"`
 	Base string `json:"base"` // where it is of one base alone
+	Node string `json:"node"` // where it is of one node alone, as basesOf names it
 	used bool
 }
 
@@ -73,7 +74,7 @@ func TestAgainstMmdebstrap(t *testing.T) {
 			all["worker, BIOS"] = spec.Input{Role: "worker", Sets: []string{"disk.bios=true"}}
 			for name, in := range all {
 				t.Run(name, func(t *testing.T) {
-					compareBases(t, opt, pinsOf(t, opt, base, mirror, in), explained)
+					compareBases(t, name, opt, pinsOf(t, opt, base, mirror, in), explained)
 				})
 			}
 			for _, d := range explained {
@@ -262,7 +263,7 @@ func cache(t *testing.T) *store.Store {
 	return s
 }
 
-func compareBases(t *testing.T, opt Options, pins []lock.Pin, explained []*difference) {
+func compareBases(t *testing.T, node string, opt Options, pins []lock.Pin, explained []*difference) {
 	trees := map[string]*tree.Tree{}
 	for _, by := range []string{ByMmdebstrap, ByImgbuild} {
 		begin := repro.Now()
@@ -279,7 +280,7 @@ func compareBases(t *testing.T, opt Options, pins []lock.Pin, explained []*diffe
 		p, _, _ = strings.Cut(p, ": ")
 		known := false
 		for _, d := range explained {
-			if d.explains(how) && (d.Base == "" || d.Base == pins[0].Request) && d.matches(p) {
+			if d.explains(how) && (d.Base == "" || d.Base == pins[0].Request) && (d.Node == "" || d.Node == node) && d.matches(p) {
 				d.used, known = true, true
 			}
 		}
