@@ -201,12 +201,15 @@ func (a *Agent) placeKubeconfig(context.Context) error {
 
 func (a *Agent) preflightJoin(ctx context.Context) error { return a.preflight(ctx, "join") }
 
-// A master's join in two: its etcd becomes a member before the rest of its control
-// plane is there. In kubeadm's own order that starts first, finds no etcd, and ends and
-// starts again on the processors that etcd needs.
+// A master's join in three. Its etcd becomes a member before the rest of its control
+// plane is there: in kubeadm's own order that starts first, finds no etcd, and ends and
+// starts again on the processors that etcd needs. And before that, all that this etcd is
+// started with is on the disk: once it votes, a cluster of two cannot do without it, so
+// that after a power cut it has to start again from what is there.
 const (
-	etcdFirst = "preflight,control-plane-prepare/control-plane,kubelet-wait-bootstrap,control-plane-join,wait-control-plane"
-	etcdDone  = "preflight,control-plane-prepare/download-certs,control-plane-prepare/certs,control-plane-prepare/kubeconfig,check-etcd,kubelet-start,etcd-join"
+	kubeletFirst = "preflight,control-plane-prepare/control-plane,etcd-join,kubelet-wait-bootstrap,control-plane-join,wait-control-plane"
+	etcdNext     = "preflight,control-plane-prepare,check-etcd,kubelet-start,kubelet-wait-bootstrap,control-plane-join,wait-control-plane"
+	etcdDone     = "preflight,control-plane-prepare/download-certs,control-plane-prepare/certs,control-plane-prepare/kubeconfig,check-etcd,kubelet-start,etcd-join"
 )
 
 func (a *Agent) join(ctx context.Context) error {
@@ -218,15 +221,34 @@ func (a *Agent) join(ctx context.Context) error {
 	}
 	left := "preflight"
 	if a.config.Joins {
-		if err := a.placeKubelet(); err != nil {
-			return err
-		}
-		if _, err := a.kubeadm(ctx, "join", "--skip-phases", etcdFirst); err != nil {
+		if err := a.joinEtcd(ctx); err != nil {
 			return err
 		}
 		left = etcdDone
 	}
 	_, err := a.kubeadm(ctx, "join", "--skip-phases", left)
+	return err
+}
+
+// joinEtcd makes this machine's etcd a member.
+func (a *Agent) joinEtcd(ctx context.Context) error {
+	if err := a.placeKubelet(); err != nil {
+		return err
+	}
+	if _, err := a.kubeadm(ctx, "join", "--skip-phases", kubeletFirst); err != nil {
+		return err
+	}
+	manifests := a.path("/etc/kubernetes/manifests")
+	if err := os.MkdirAll(manifests, 0o755); err != nil { // #nosec G301 -- as kubeadm makes it
+		return err
+	}
+	if err := writeThrough(manifests); err != nil { // etcd's comes with its membership
+		return err
+	}
+	if err := a.syncState(); err != nil {
+		return err
+	}
+	_, err := a.kubeadm(ctx, "join", "--skip-phases", etcdNext)
 	return err
 }
 
@@ -267,10 +289,8 @@ func (a *Agent) startKubelet(ctx context.Context) error {
 
 // commit makes the node a member for good, once all that makes it one is on the disk.
 func (a *Agent) commit(ctx context.Context) error {
-	for _, dir := range []string{"/etc/kubernetes", "/var/lib/kubelet", "/var"} {
-		if err := syncFS(a.path(dir)); err != nil {
-			return err
-		}
+	if err := a.syncState(); err != nil {
+		return err
 	}
 	if err := a.record(Committed); err != nil {
 		return err
@@ -283,4 +303,14 @@ func (a *Agent) commit(ctx context.Context) error {
 	a.forget()
 	a.note(ctx, noteTries)
 	return ctx.Err()
+}
+
+// syncState puts all on the disk that makes this machine a member.
+func (a *Agent) syncState() error {
+	for _, dir := range []string{"/etc/kubernetes", "/var/lib/kubelet", "/var"} {
+		if err := syncFS(a.path(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -47,7 +47,7 @@ func TestMasterJoins(t *testing.T) {
 	if err != nil || n.phase() != Committed {
 		t.Fatalf("phase %s, %v\n%s", n.phase(), err, said)
 	}
-	if n.count("kubeadm init") != 0 || n.count("kubeadm join phase preflight") != 1 || n.count("kubeadm join --skip-phases preflight,control-plane-prepare/control-plane,") != 1 || n.count("kubeadm join --skip-phases") != 2 || n.count("systemctl restart imgbuild-vip") != 1 || n.count("kubectl") != 1 {
+	if n.count("kubeadm init") != 0 || n.count("kubeadm join phase preflight") != 1 || n.count("kubeadm join --skip-phases "+kubeletFirst) != 1 || n.count("kubeadm join --skip-phases "+etcdNext) != 1 || n.count("kubeadm join --skip-phases") != 3 || n.count("systemctl restart imgbuild-vip") != 1 || n.count("kubectl") != 1 {
 		t.Errorf("ran %q", n.calls)
 	}
 	for _, name := range []string{"etc/kubernetes/pki/ca.key", "etc/kubernetes/pki/etcd/ca.key", "root/.kube/config", "etc/kubernetes/kubelet.conf", "var/lib/kubelet/pki/kubelet-client-current.pem"} {
@@ -285,7 +285,7 @@ func TestRefusedMasterCanJoin(t *testing.T) {
 	n.own = "10.0.0.11"
 	peer := newEtcd(t, c, member("1", "m1", "10.0.0.10"))
 	n.net.set("10.0.0.10:2379", peer.Listener.Addr().String())
-	if said, err := n.boot(); err != nil || n.phase() != Committed || n.count("kubeadm join --skip") != 2 {
+	if said, err := n.boot(); err != nil || n.phase() != Committed || n.count("kubeadm join --skip") != 3 {
 		t.Errorf("phase %s, %v\n%s", n.phase(), err, said)
 	}
 }
