@@ -111,6 +111,9 @@ func report(all []try) []byte {
 		"worker's join, and every fault of the second table run in `make test`.\n\n" + table(all) + sound)
 	seen := map[string]int{}
 	for _, y := range all {
+		if !y.Held {
+			fmt.Fprintf(&b, "\nOnce it did not hold (%s, commit %s, %s): %s.\n", y.Kind, y.Commit, y.Moments[len(y.Moments)-1], y.Why)
+		}
 		seen[fmt.Sprintf("%s, commit %s, %s, pace %g", y.Date, y.Commit, y.Machine, y.Pace)]++
 	}
 	if len(seen) > 0 {
