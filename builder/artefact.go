@@ -26,9 +26,11 @@ type artefacts struct {
 	cache   *store.Store
 	needs   map[output.Artefact]bool
 
-	payload *tree.Tree // with the programs
-	images  *tree.Tree // with the container images
+	disk    *sparse.Poured // nil: none is made
+	payload *tree.Tree     // with the programs
+	images  *tree.Tree     // with the container images
 	host    *host.Node
+	bills   []document // of materials
 }
 
 // made is the artefacts, and what the manifest says of them.
@@ -94,6 +96,7 @@ func (a *artefacts) seal(ctx context.Context, m *made) error {
 	if err != nil {
 		return err
 	}
+	a.disk = sealed.Disk()
 	done()
 	if a.needs[output.Netboot] {
 		done = a.o.Report.Stage("assembling the image for network boot")
@@ -117,6 +120,21 @@ func (a *artefacts) seal(ctx context.Context, m *made) error {
 	}
 	done()
 	return err
+}
+
+// wait waits until all of the disk is written.
+func (a *artefacts) wait() error {
+	if a.disk == nil {
+		return nil
+	}
+	return a.disk.Wait()
+}
+
+// close ends what is still being written.
+func (a *artefacts) close() {
+	if a.disk != nil {
+		_ = a.disk.Close() // what was wrong with it was said
+	}
 }
 
 // extend writes the payloads that are needed.

@@ -97,28 +97,25 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer a.close()
 	var manifest *Manifest
-	var bills []document
 	group, sub := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		made, err := a.finish(sub)
+		made, err := a.finish(ctx) // the disk is written longer than the group is at work
 		if err == nil {
-			manifest, err = writeOutputs(sub, o, p, made, scratch.path)
+			manifest, err = writeOutputs(sub, o, p, made, a.wait, scratch.path)
 		}
 		return err
 	})
-	group.Go(func() (err error) {
-		bills, err = describe(sub, o, a)
-		return err
-	})
+	group.Go(func() error { return a.describe(sub) })
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if err := manifest.add(scratch.path, bills...); err != nil {
+	if err := manifest.add(scratch.path, a.bills...); err != nil {
 		return nil, err
 	}
 	// check
-	if err := checkOutputs(ctx, o, manifest, scratch.path); err != nil {
+	if err := checkOutputs(ctx, o, manifest, a, scratch.path); err != nil {
 		return nil, blame(err, sources.Store())
 	}
 	if err := attest(p, manifest, key, scratch.path); err != nil {

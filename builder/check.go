@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -11,29 +12,53 @@ import (
 	"github.com/imgbuild/imgbuild/builder/verify"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/report"
+	"github.com/imgbuild/imgbuild/internal/sparse"
 	"github.com/imgbuild/imgbuild/internal/store"
 )
 
 // checkOutputs reads the outputs back before they get their names, and measures
 // them for the manifest: all at once, each with one processor.
-func checkOutputs(ctx context.Context, o Options, m *Manifest, scratch string) error {
+func checkOutputs(ctx context.Context, o Options, m *Manifest, a *artefacts, scratch string) error {
 	defer o.Report.Stage("verifying")()
-	group, ctx := errgroup.WithContext(ctx)
+	group, sub := errgroup.WithContext(ctx)
 	for i := range m.Outputs {
 		w := &m.Outputs[i]
-		file := filepath.Join(scratch, w.File)
-		group.Go(func() error { return w.measure(file) })
-		group.Go(func() error {
-			r, err := readBack(ctx, w.Format, file, !o.join.Inline.Empty())
-			if err != nil {
-				return fault.New(fault.Verify, "reading back: %w", err)
-			}
-			if r.UKI != "" && r.RootHash != m.RootHash { // of a disk; a payload has its own
-				return fault.New(fault.Verify, "%s: root hash %q, the build made %q", filepath.Base(file), r.RootHash, m.RootHash)
-			}
-			return Complain(filepath.Base(file), r)
-		})
+		group.Go(func() error { return w.check(sub, o, m, a.disk, filepath.Join(scratch, w.File)) })
 	}
+	err := group.Wait()
+	if why := a.wait(); why != nil { // then nothing can be sound
+		return why
+	}
+	return err
+}
+
+// check is that of the output which lies at file. The disk itself is read while it is
+// still being written.
+func (w *Written) check(ctx context.Context, o Options, m *Manifest, disk *sparse.Poured, file string) error {
+	format, err := output.Find(w.Format)
+	if err != nil {
+		return err
+	}
+	if format.Reads != output.AsMade {
+		f, err := os.Open(file) // #nosec G304 -- our own output
+		if err != nil {
+			return err
+		}
+		disk = sparse.Pour(ctx, f, nil)
+		defer disk.Close() //nolint:errcheck // read only
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.measure(disk) })
+	group.Go(func() error {
+		r, err := readBack(ctx, format.Reads, disk, file, !o.join.Inline.Empty())
+		if err != nil {
+			return fault.New(fault.Verify, "reading back: %w", err)
+		}
+		if r.UKI != "" && r.RootHash != m.RootHash { // of a disk; a payload has its own
+			return fault.New(fault.Verify, "%s: root hash %q, the build made %q", filepath.Base(file), r.RootHash, m.RootHash)
+		}
+		return Complain(filepath.Base(file), r)
+	})
 	return group.Wait()
 }
 
@@ -51,12 +76,10 @@ func blame(err error, cache *store.Store) error {
 
 // readBack reads an output with code that did not write it. A config may hold a token
 // where that was asked for.
-func readBack(ctx context.Context, format, file string, token bool) (*verify.Report, error) {
-	f, err := output.Find(format)
-	if err != nil {
-		return nil, err
-	}
-	switch f.Reads {
+func readBack(ctx context.Context, as output.Reader, disk *sparse.Poured, file string, token bool) (*verify.Report, error) {
+	switch as {
+	case output.AsMade:
+		return verify.Raw(ctx, file, disk)
 	case output.AsDisk:
 		return verify.Image(ctx, file)
 	case output.AsExtension:

@@ -26,8 +26,8 @@ func loadKey(ctx context.Context, o Options) (*bill.Key, error) {
 }
 
 // describe makes both bills of materials.
-func describe(ctx context.Context, o Options, a *artefacts) ([]document, error) {
-	defer o.Report.Stage("listing what is in the image")()
+func (a *artefacts) describe(ctx context.Context) error {
+	defer a.o.Report.Stage("listing what is in the image")()
 	p := a.plan
 	image := bill.Image{Plan: p, Version: rootfs.Version(p), Root: a.laid.root, Containers: a.laid.images}
 	if !a.needs[output.Disk] && !a.needs[output.Netboot] {
@@ -37,20 +37,21 @@ func describe(ctx context.Context, o Options, a *artefacts) ([]document, error) 
 				continue
 			}
 			if err := image.Payload.Graft(".", part); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
 	b, err := bill.Make(ctx, image, bill.Sums{Store: a.cache})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	spdx, err := b.SPDX()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	cyclonedx, err := b.CycloneDX()
-	return []document{{"spdx", p.Name() + ".spdx.json", spdx}, {"cyclonedx", p.Name() + ".cdx.json", cyclonedx}}, err
+	a.bills = []document{{"spdx", p.Name() + ".spdx.json", spdx}, {"cyclonedx", p.Name() + ".cdx.json", cyclonedx}}
+	return err
 }
 
 // attest writes the statement about all that was made, and signs all of it.

@@ -110,8 +110,8 @@ type Written struct {
 const together = 2
 
 // writeOutputs makes every output in the scratch folder, those that consume the
-// disk last. What they measure is not known yet.
-func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scratch string) (*Manifest, error) {
+// disk last, and others once all of it is there. What they measure is not known yet.
+func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, there func() error, scratch string) (*Manifest, error) {
 	m := &Manifest{ID: p.ID, Role: p.Role, Arch: p.Arch, Kubernetes: p.Spec.Kubernetes.Version, RootHash: from.disk.RootHash, UKI: from.disk.UKI,
 		Spec: p.Spec.Canonical(), Images: p.Images, Inputs: p.Inputs, Tools: p.Tools, Join: joinFlag(o.join)}
 	for _, last := range []bool{false, true} {
@@ -127,6 +127,11 @@ func writeOutputs(ctx context.Context, o Options, p *plan.Plan, from *made, scra
 			}
 			m.Outputs = append(m.Outputs, Written{Format: out.Format, File: out.File})
 			group.Go(func() error {
+				if !last {
+					if err := there(); err != nil {
+						return err
+					}
+				}
 				return writeOutput(sub, o, format, &from.Made, filepath.Join(scratch, out.File), out.Compress)
 			})
 		}
@@ -151,18 +156,13 @@ func writeOutput(ctx context.Context, o Options, format output.Format, from *out
 	return nil
 }
 
-// measure fills in size and digest of the output that lies at file, and sees to
-// it that the file is on the disk before it gets its name.
-func (w *Written) measure(file string) error {
-	f, err := os.Open(file) // #nosec G304 -- our own output
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // read only
+// measure fills in size and digest of the output, and sees to it that the file is on the
+// disk before it gets its name.
+func (w *Written) measure(file *sparse.Poured) error {
 	var group errgroup.Group
-	group.Go(f.Sync)
+	group.Go(file.Sync)
 	group.Go(func() error {
-		sum, size, err := sparse.SHA256(f)
+		sum, size, err := file.SHA256()
 		w.Size, w.SHA256 = size, hex.EncodeToString(sum)
 		return err
 	})

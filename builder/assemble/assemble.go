@@ -28,6 +28,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/netboot"
 	"github.com/imgbuild/imgbuild/internal/pe"
 	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/sparse"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 	"github.com/imgbuild/imgbuild/internal/verity"
@@ -47,6 +48,8 @@ type Disk struct {
 // Sealed is a root file system with its hash tree, in place on the disk that is to
 // be, and the RAM disk that will open it.
 type Sealed struct {
+	disk             *sparse.Poured
+	later            []sparse.Later // of the root file system
 	path             string
 	dataAt, dataSize int64
 	treeAt, treeSize int64
@@ -57,8 +60,13 @@ type Sealed struct {
 // RootHash is dm-verity's, in hex.
 func (s *Sealed) RootHash() string { return hex.EncodeToString(s.hash) }
 
+// Disk is the disk that is to be. What lies in the cache is still being written to it,
+// for who reads it by this.
+func (s *Sealed) Disk() *sparse.Poured { return s.disk }
+
 // Seal begins the disk in the scratch folder dir. The root file system is written
-// where it stays, so that no byte of it is copied.
+// where it stays, so that no byte of it is copied; ctx is that of its Disk, too, which
+// the caller closes.
 func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, init []byte, dir string, cache *store.Store) (*Sealed, error) {
 	s := &Sealed{path: filepath.Join(dir, "disk.raw"), dataAt: mib + p.Disk.ESPSize + biosSize(p)}
 	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -71,35 +79,43 @@ func Seal(ctx context.Context, p *plan.Plan, root *tree.Tree, k rootfs.Kernel, i
 		return err
 	})
 	group.Go(func() error { return s.write(sub, p.ID, root, f, cache) })
-	if err := errors.Join(group.Wait(), f.Close()); err != nil {
-		return nil, fmt.Errorf("sealing the root file system: %w", err)
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("sealing the root file system: %w", errors.Join(err, f.Close()))
 	}
+	s.disk = sparse.Pour(ctx, f, s.later)
 	return s, nil
 }
 
-// write puts the root file system at dataAt and its hash tree behind it; UUIDs follow
-// from id.
+// write puts the root file system at dataAt, but for what is to come later, and its hash
+// tree behind it; UUIDs follow from id.
 func (s *Sealed) write(ctx context.Context, id string, root *tree.Tree, f *os.File, cache *store.Store) error {
-	var known map[tree.Section][]byte
-	lie := map[int64]tree.Content{} // where on the file system
+	known := &digests{}
+	defer func() { known.close() }()
 	group, sub := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		known, err = blocks(sub, cache, root)
+	group.Go(func() error {
+		d, err := blocks(sub, cache, root)
+		if err == nil {
+			known = d
+		}
 		return err
 	})
 	group.Go(func() (err error) {
 		s.dataSize, err = erofs.Write(sub, f, root, erofs.Options{UUID: repro.UUID("erofs", id), Epoch: repro.DefaultEpoch, At: s.dataAt,
-			Lies: func(at int64, c tree.Content) { lie[at] = c }})
+			Later: func(at int64, c tree.Content) bool {
+				_, ok := c.(tree.Section) // as in blocks
+				if ok {
+					s.later = append(s.later, sparse.Later{At: s.dataAt + at, Content: c})
+				}
+				return ok
+			}})
 		return err
 	})
 	if err := group.Wait(); err != nil {
 		return err
 	}
 	hashes := verity.New(ctx, io.NewSectionReader(f, s.dataAt, math.MaxInt64-s.dataAt), salt[:])
-	for at, c := range lie {
-		if c, ok := c.(tree.Section); ok {
-			hashes.Know(at, known[c])
-		}
+	for _, l := range s.later {
+		hashes.Know(l.At-s.dataAt, known.of[l.Content.(tree.Section)])
 	}
 	s.treeAt = s.dataAt + align(s.dataSize)
 	made, err := hashes.Write(io.NewOffsetWriter(f, s.treeAt), s.dataSize, repro.UUID("verity", id))

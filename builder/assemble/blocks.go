@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -27,10 +28,22 @@ var salt = sha256.Sum256([]byte("imgbuild verity salt"))
 // lastBlocks is the record of what blocks made last.
 const lastBlocks = "verity 2 last"
 
-// blocks are the dm-verity digests of those contents of a tree that lie in the cache.
-// Its blobs never change, so the digests are kept there, too, and where another tree's are
-// kept, what both have is not read again.
-func blocks(ctx context.Context, cache *store.Store, t *tree.Tree) (map[tree.Section][]byte, error) {
+// digests are the dm-verity digests of those contents of a tree that lie in the cache.
+type digests struct {
+	file *os.File // that they are read from; nil: they are in memory
+	of   map[tree.Section]*io.SectionReader
+}
+
+func (d *digests) close() {
+	if d.file != nil {
+		_ = d.file.Close() // read only
+	}
+}
+
+// blocks finds or makes the digests of a tree. The cache's blobs never change, so the
+// digests are kept there, too, and where another tree's are kept, what both have is not
+// read again.
+func blocks(ctx context.Context, cache *store.Store, t *tree.Tree) (*digests, error) {
 	var all []tree.Section
 	if err := t.Walk(func(_ string, n *tree.Node) error {
 		if c, ok := n.Content.(tree.Section); ok && c.Length >= verity.BlockSize {
@@ -62,47 +75,52 @@ func blocks(ctx context.Context, cache *store.Store, t *tree.Tree) (map[tree.Sec
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(file) // #nosec G304 -- a blob of the cache
-	if err != nil {
-		return nil, err
-	}
-	text, ours := bytes.CutPrefix(text, append(list, '\n'))
-	if !ours || len(text) != total(all) { // a record that leads elsewhere
-		if text, err = hashAll(ctx, all, nil); err != nil {
-			return nil, err
+	if d, have := open(file); d != nil {
+		if bytes.Equal(have, list) {
+			return d, nil
 		}
+		d.close() // a record that leads elsewhere
 	}
-	return shares(all, text), nil
+	text, err := hashAll(ctx, all, &digests{})
+	return &digests{nil, shares(all, bytes.NewReader(text), 0)}, err
 }
 
 // lately is what blocks made last; where nothing is, or another thing, nothing.
-func lately(cache *store.Store) map[tree.Section][]byte {
-	digest, ok := cache.Lookup(lastBlocks)
-	if !ok {
-		return nil
+func lately(cache *store.Store) *digests {
+	if digest, ok := cache.Lookup(lastBlocks); ok {
+		if file, err := cache.Get(digest); err == nil {
+			if d, _ := open(file); d != nil {
+				return d
+			}
+		}
 	}
-	file, err := cache.Get(digest)
-	if err != nil {
-		return nil
-	}
-	text, err := os.ReadFile(file) // #nosec G304 -- a blob of the cache
-	if err != nil {
-		return nil
-	}
-	list, text, _ := bytes.Cut(text, []byte("\n"))
-	var all []tree.Section
-	if json.Unmarshal(list, &all) != nil || len(text) != total(all) {
-		return nil
-	}
-	return shares(all, text)
+	return &digests{}
 }
 
-// shares gives each section its digests of all, which lie one behind the other.
-func shares(all []tree.Section, text []byte) map[tree.Section][]byte {
-	out := make(map[tree.Section][]byte, len(all))
+// open opens what blocks filed: of what, and their digests. Another thing is nil.
+func open(file string) (d *digests, list []byte) {
+	f, err := os.Open(file) // #nosec G304 -- a blob of the cache
+	if err != nil {
+		return nil, nil
+	}
+	list, err = bufio.NewReader(f).ReadBytes('\n')
+	if info, ierr := f.Stat(); err == nil && ierr == nil {
+		var all []tree.Section
+		if json.Unmarshal(list, &all) == nil && info.Size() == int64(len(list)+total(all)) {
+			return &digests{f, shares(all, f, int64(len(list)))}, list[:len(list)-1]
+		}
+	}
+	_ = f.Close()
+	return nil, nil
+}
+
+// shares gives each section its digests of all, which lie one behind the other from at on.
+func shares(all []tree.Section, text io.ReaderAt, at int64) map[tree.Section]*io.SectionReader {
+	out := make(map[tree.Section]*io.SectionReader, len(all))
 	for _, c := range all {
-		n := digestsOf(c)
-		out[c], text = text[:n:n], text[n:]
+		n := int64(digestsOf(c))
+		out[c] = io.NewSectionReader(text, at, n)
+		at += n
 	}
 	return out
 }
@@ -118,14 +136,21 @@ func total(all []tree.Section) (n int) {
 func digestsOf(c tree.Section) int { return int(verity.Blocks(c.Length)) * sha256.Size }
 
 // hashAll is the digests of all these, one behind the other; those that are known are
-// taken as they are.
-func hashAll(ctx context.Context, all []tree.Section, known map[tree.Section][]byte) ([]byte, error) {
+// taken as they are. It closes them.
+func hashAll(ctx context.Context, all []tree.Section, known *digests) ([]byte, error) {
+	defer known.close()
 	out := make([]byte, total(all))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for c, part := range shares(all, out) {
-		if copy(part, known[c]) == len(part) {
-			continue
+	rest := out
+	for _, c := range all {
+		n := digestsOf(c)
+		part := rest[:n:n]
+		rest = rest[n:]
+		if r := known.of[c]; r != nil {
+			if got, _ := r.ReadAt(part, 0); got == n {
+				continue
+			}
 		}
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {

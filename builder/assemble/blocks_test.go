@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/imgbuild/imgbuild/internal/sparse"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -43,6 +44,9 @@ func TestBlocks(t *testing.T) {
 		defer f.Close()
 		s := Sealed{dataAt: mib}
 		if err := s.write(t.Context(), "test", tr, f, cache); err != nil {
+			t.Fatal(err)
+		}
+		if err := sparse.Pour(t.Context(), f, s.later).Wait(); err != nil {
 			t.Fatal(err)
 		}
 		disk, err := os.ReadFile(f.Name())

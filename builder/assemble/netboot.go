@@ -77,13 +77,8 @@ func (s *Sealed) packAll(ctx context.Context, w io.Writer, root *tree.Tree, k ro
 	if err := loopDevice(&a, root, k.Release); err != nil {
 		return err
 	}
-	disk, err := os.Open(s.path)
-	if err != nil {
-		return err
-	}
-	defer disk.Close() //nolint:errcheck // read only
-	a.Copy(netboot.Root, 0o400, s.dataSize, io.NewSectionReader(disk, s.dataAt, s.dataSize))
-	a.Copy(netboot.Tree, 0o400, s.treeSize, io.NewSectionReader(disk, s.treeAt, s.treeSize))
+	a.Copy(netboot.Root, 0o400, s.dataSize, io.NewSectionReader(s.disk, s.dataAt, s.dataSize))
+	a.Copy(netboot.Tree, 0o400, s.treeSize, io.NewSectionReader(s.disk, s.treeAt, s.treeSize))
 	return errors.Join(a.Close(), z.Close())
 }
 

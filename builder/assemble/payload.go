@@ -17,6 +17,7 @@ import (
 	"github.com/imgbuild/imgbuild/internal/arch"
 	"github.com/imgbuild/imgbuild/internal/erofs"
 	"github.com/imgbuild/imgbuild/internal/repro"
+	"github.com/imgbuild/imgbuild/internal/sparse"
 	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -74,8 +75,8 @@ func Extension(ctx context.Context, name, processor string, t *tree.Tree, dir st
 	if err != nil {
 		return "", "", err
 	}
+	s := Sealed{dataAt: mib}
 	if sealed {
-		s := Sealed{dataAt: mib}
 		if err = s.write(ctx, "extension "+name, t, f, cache); err == nil {
 			_, err = s.table(f, repro.UUID("extension disk", name).String(), processor, "root", "root-verity")
 		}
@@ -83,7 +84,8 @@ func Extension(ctx context.Context, name, processor string, t *tree.Tree, dir st
 	} else {
 		_, err = erofs.Write(ctx, f, t, erofs.Options{UUID: repro.UUID("extension", name), Epoch: repro.DefaultEpoch})
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	disk := sparse.Pour(ctx, f, s.later)
+	if err = errors.Join(err, disk.Wait(), disk.Close()); err != nil {
 		return "", "", fmt.Errorf("writing the system extension: %w", err)
 	}
 	return file, rootHash, nil

@@ -30,6 +30,7 @@ type Reader int
 // The readers of builder/verify.
 const (
 	AsDisk Reader = iota
+	AsMade        // the disk as it was made, which may still be written to
 	AsExtension
 	AsConfig
 	AsArchive
@@ -87,7 +88,7 @@ func All() []Format {
 		{Name: "cloud-init", Doc: "the node on a Debian host, as user data of cloud-init", Needs: Payload, Reads: AsConfig, Limit: userData, Write: writeCloudInit},
 		{Name: "nocloud", Doc: "the same as a seed disk of cloud-init's NoCloud, ISO 9660", Needs: Payload, Reads: AsConfig, Write: writeNoCloud},
 		{Name: "nocloud-fat", Doc: "the same as a seed disk, FAT", Needs: Payload, Reads: AsConfig, Write: writeNoCloudFAT},
-		{Name: "raw", Doc: "the disk byte for byte, sparse", Needs: Disk, Last: true, Write: writeRaw},
+		{Name: "raw", Doc: "the disk byte for byte, sparse", Needs: Disk, Reads: AsMade, Last: true, Write: writeRaw},
 		{Name: "sysext", Doc: "the Kubernetes programs for hosts, as a system extension", Needs: Payload, Reads: AsExtension, Last: true, Write: writeSysext},
 		{Name: "sysext-tar", Doc: "the same as a tar, for hosts without system extensions", Needs: Archive, Reads: AsArchive, Last: true, Write: writeArchive},
 		{Name: "sysext-images", Doc: "the role's container images for hosts, as a system extension", Needs: Images, Reads: AsExtension, Last: true, Write: writeImages},

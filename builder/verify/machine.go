@@ -63,7 +63,7 @@ func (r *Report) checkProgram(fsys fs.FS, p string) {
 	if _, err := io.ReadFull(f, head); err != nil {
 		return
 	}
-	if machine := elf.Machine(binary.LittleEndian.Uint16(head[18:])); string(head[:4]) == elf.ELFMAG && machine != r.processor.elf {
+	if machine := elf.Machine(binary.LittleEndian.Uint16(head[18:])); string(head[:4]) == elf.ELFMAG && machine != r.elf {
 		r.say("boot", p, "it is for %v, the image for %s", machine, r.name)
 	}
 }

@@ -2,147 +2,15 @@ package verify
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path"
 	"regexp"
-	"runtime"
 	"strings"
-	"sync/atomic"
 
 	"github.com/erofs/go-erofs"
-	"golang.org/x/sync/errgroup"
 )
-
-const block = 4096
-
-// superblock is what the first block of the verity partition tells (veritysetup(8)).
-type superblock struct {
-	blocks int64
-	salt   []byte
-}
-
-func readSuperblock(tree io.ReaderAt, rootSize int64) (*superblock, error) {
-	b := make([]byte, block)
-	if err := readAt(tree, b, 0); err != nil {
-		return nil, fmt.Errorf("reading the verity superblock: %w", err)
-	}
-	le := binary.LittleEndian
-	blocks, saltLen := le.Uint64(b[72:]), int(le.Uint16(b[80:]))
-	if string(b[:8]) != "verity\x00\x00" || le.Uint32(b[8:]) != 1 || le.Uint32(b[12:]) != 1 ||
-		strings.TrimRight(string(b[32:64]), "\x00") != "sha256" || le.Uint32(b[64:]) != block || le.Uint32(b[68:]) != block ||
-		blocks == 0 || blocks > uint64(rootSize/block) || saltLen > 256 || !zero(b[82:88]) || !zero(b[88+saltLen:]) { //nolint:gosec // a size is not negative
-		return nil, nil
-	}
-	return &superblock{int64(blocks), b[88 : 88+saltLen]}, nil // #nosec G115 -- checked
-}
-
-// checkVerity computes the hash tree (Linux dm-verity, hash type 1, SHA-256) over
-// every block of the root file system and holds it, level by level, against the
-// tree on the disk and the root hash on the command line. It says whether the
-// root file system is what the hash vouches for.
-func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) (bool, error) {
-	super, err := readSuperblock(tree, root.Size())
-	if err != nil {
-		return false, err
-	}
-	if super == nil {
-		r.say("verity", "", "the superblock does not fit the root file system")
-		return false, nil
-	}
-	level, err := hashBlocks(ctx, root, super.blocks*block, super.salt)
-	if err != nil {
-		return false, fmt.Errorf("reading the root file system: %w", err)
-	}
-	var levels [][]byte
-	for len(level) > sha256.Size {
-		level = append(level, make([]byte, (block-len(level)%block)%block)...)
-		levels = append(levels, level)
-		if level, err = hashBlocks(ctx, bytes.NewReader(level), int64(len(level)), super.salt); err != nil {
-			return false, err
-		}
-	}
-	if got := hex.EncodeToString(level); got != strings.ToLower(r.RootHash) {
-		r.say("verity", "", "the root file system hashes to %s, the command line says %s", got, r.RootHash)
-		return false, nil
-	}
-	at := int64(block)
-	for i := len(levels) - 1; i >= 0; i-- {
-		if !holds(tree, at, levels[i]) {
-			r.say("verity", "", "the hash tree on the disk differs from the root file system at level %d", i)
-		}
-		at += int64(len(levels[i]))
-	}
-	return true, errors.Join(r.checkRest(root, super.blocks*block, "root file system"), r.checkRest(tree, at, "hash tree"))
-}
-
-// holds says whether want, a whole number of blocks, lies there.
-func holds(src io.ReaderAt, at int64, want []byte) bool {
-	buf := make([]byte, 64*block)
-	for len(want) > 0 {
-		have := buf[:min(len(buf), len(want))]
-		if err := readAt(src, have, at); err != nil || !bytes.Equal(have, want[:len(have)]) {
-			return false
-		}
-		at, want = at+int64(len(have)), want[len(have):]
-	}
-	return true
-}
-
-// checkRest says so when something lies in a partition behind what was checked.
-func (r *Report) checkRest(part *io.SectionReader, at int64, what string) error {
-	rest, buf := io.NewSectionReader(part, at, part.Size()-at), make([]byte, 256*block)
-	for {
-		n, err := rest.Read(buf)
-		if !zero(buf[:n]) {
-			r.say("verity", "", "something lies in the partition behind the %s", what)
-			return nil
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("reading behind the %s: %w", what, err)
-		}
-	}
-}
-
-func zero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
-
-// hashBlocks is the digests of the blocks in the first size bytes, made by all processors.
-func hashBlocks(ctx context.Context, src io.ReaderAt, size int64, salt []byte) ([]byte, error) {
-	const stretch = 256 * block
-	n := size / block * sha256.Size
-	out := make([]byte, n, (n+block-1)/block*block) // a level of a hash tree is filled up
-	group, ctx := errgroup.WithContext(ctx)
-	var next atomic.Int64
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error {
-			buf, h := make([]byte, stretch), sha256.New()
-			for at := next.Add(stretch) - stretch; at < size; at = next.Add(stretch) - stretch {
-				runtime.Gosched() // who can work on one processor alone goes first, such as the digest of the whole file
-				b := buf[:min(stretch, size-at)]
-				if err := errors.Join(ctx.Err(), readAt(src, b, at)); err != nil {
-					return err
-				}
-				for to := at / block * sha256.Size; len(b) > 0; to, b = to+sha256.Size, b[block:] {
-					h.Reset()
-					h.Write(salt)
-					h.Write(b[:block])
-					h.Sum(out[to:to])
-				}
-			}
-			return nil
-		})
-	}
-	return out, group.Wait()
-}
 
 // setuid lists the programs that may change user or group when started.
 var setuid = map[string]bool{

@@ -67,6 +67,23 @@ func Root(ctx context.Context, file string, read func(root fs.FS) error) (*Repor
 	return r, err
 }
 
+// Raw reads a disk as Image does one in the format raw, while others still write it: it
+// waits in its reads. File is what errors call it.
+func Raw(ctx context.Context, file string, disk interface {
+	io.ReaderAt
+	Size() (int64, error)
+}) (*Report, error) {
+	size, err := disk.Size()
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Format: "raw", Size: size, Findings: []Finding{}}
+	if err := guard(func() error { return r.read(ctx, disk) }); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}
+
 func image(ctx context.Context, file string, visit func(fs.FS) error) (*Report, error) {
 	f, err := os.Open(file) // #nosec G304 -- the image that the caller names
 	if err != nil {

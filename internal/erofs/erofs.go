@@ -28,9 +28,10 @@ type Options struct {
 	Epoch int64     // modification time of every entry, seconds since 1970
 	At    int64     // where in the file the image begins, in bytes
 
-	// Lies hears where in the image the data of each file of a block or more begin,
-	// at a block, the last one filled up with zeros. May be nil.
-	Lies func(at int64, c tree.Content)
+	// Later hears where in the image the data of each file of a block or more begin,
+	// at a block, the last one filled up with zeros. Where it says so, the data are not
+	// written: a hole is left for them. May be nil.
+	Later func(at int64, c tree.Content) bool
 }
 
 // Super block fields, as offsets into the image.
@@ -75,10 +76,12 @@ func Write(ctx context.Context, out *os.File, t *tree.Tree, opt Options) (int64,
 
 func pack(ctx context.Context, out *os.File, src *source, opt Options) (int64, error) {
 	to := newStretches(ctx, out, opt.At)
-	src.begins = func(c tree.Content) { // the library writes each file as it reads it
-		if opt.Lies != nil && c.Size() >= BlockSize {
-			opt.Lies(to.pos+int64(len(to.buf)), c)
+	src.begins = func(c tree.Content) bool { // the library writes each file as it reads it
+		if opt.Later == nil || c.Size() < BlockSize || !opt.Later(to.pos+int64(len(to.buf)), c) {
+			return false
 		}
+		to.leave(c.Size())
+		return true
 	}
 	// The build time equals every entry's time, which lets the writer choose compact inodes.
 	w := erofs.Create(to, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(uint64(opt.Epoch), 0)) // #nosec G115 -- checked not negative
@@ -89,11 +92,7 @@ func pack(ctx context.Context, out *os.File, src *source, opt Options) (int64, e
 	if err = errors.Join(err, to.settle()); err != nil { // before the file is closed, whatever happened
 		return 0, err
 	}
-	info, err := out.Stat()
-	if err != nil {
-		return 0, err
-	}
-	size := (info.Size() - opt.At + BlockSize - 1) / BlockSize * BlockSize
+	size := (to.end + BlockSize - 1) / BlockSize * BlockSize
 	return size, out.Truncate(opt.At + size)
 }
 

@@ -151,22 +151,15 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestLies looks where the writer says that files lie.
-func TestLies(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	opt, lie, files := options, map[int64]tree.Content{}, 0
-	opt.At, opt.Lies = 3*BlockSize, func(at int64, c tree.Content) { lie[at] = c }
-	tr := everything(t)
+// TestLater looks where the writer says that files lie, and leaves some of them out: all
+// else is as it was.
+func TestLater(t *testing.T) {
+	tr, files := everything(t), 0
 	put := tree.Node{Mode: 0o644, Content: tree.Bytes(bytes.Repeat([]byte("0123456789"), stretch/9))}
-	if err := tr.Put("sizes/more than a stretch", put); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Write(t.Context(), f, tr, opt); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"sizes/more than a stretch", "zz/the last of all"} {
+		if err := tr.Put(name, put); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := tr.Walk(func(_ string, n *tree.Node) error {
 		if n.Mode.IsRegular() && n.Content.Size() >= BlockSize {
@@ -176,14 +169,54 @@ func TestLies(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if len(lie) != files || files < 5 {
-		t.Errorf("%d files of a block and more lie on the image, of %d", len(lie), files)
+	opt := options
+	opt.At = 3 * BlockSize
+	disk := func(later func(at int64, c tree.Content) bool) *os.File {
+		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		opt.Later = later
+		if _, err := Write(t.Context(), f, tr, opt); err != nil {
+			t.Fatal(err)
+		}
+		return f
 	}
-	for at, c := range lie {
-		want, _ := c.(tree.Bytes)
-		got := make([]byte, (len(want)+BlockSize-1)/BlockSize*BlockSize)
-		if _, err := f.ReadAt(got, opt.At+at); err != nil || at%BlockSize != 0 || !bytes.Equal(got[:len(want)], want) || len(bytes.Trim(got[len(want):], "\x00")) > 0 {
-			t.Errorf("%d bytes do not lie at %d: %v", len(want), at, err)
+	bytesOf := func(f *os.File) []byte {
+		all, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	want := bytesOf(disk(nil))
+	for _, n := range []int{1, 2} { // all are left out, or every other one
+		lie, left := map[int64]tree.Bytes{}, map[int64]bool{}
+		f := disk(func(at int64, c tree.Content) bool {
+			lie[at], _ = c.(tree.Bytes)
+			left[at] = len(lie)%n == 0
+			return left[at]
+		})
+		for at, text := range lie {
+			got := make([]byte, (len(text)+BlockSize-1)/BlockSize*BlockSize)
+			_, err := f.ReadAt(got, opt.At+at)
+			if left[at] && err == nil {
+				if len(bytes.Trim(got, "\x00")) > 0 {
+					t.Errorf("the %d bytes at %d are not left out", len(text), at)
+				}
+				_, err = f.WriteAt(text, opt.At+at)
+				copy(got, text)
+			}
+			if err != nil || at%BlockSize != 0 || !bytes.Equal(got[:len(text)], text) || len(bytes.Trim(got[len(text):], "\x00")) > 0 {
+				t.Errorf("%d bytes do not lie at %d: %v", len(text), at, err)
+			}
+		}
+		if len(lie) != files || files < 5 {
+			t.Errorf("%d files of a block and more lie on the image, of %d", len(lie), files)
+		}
+		if !bytes.Equal(bytesOf(f), want) {
+			t.Errorf("with each of %d left out and written later, the image is another one", n)
 		}
 	}
 }

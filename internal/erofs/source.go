@@ -23,7 +23,7 @@ const maxXattrs = 2048
 type source struct {
 	ctx     context.Context //nolint:containedctx // fs.FS has no other way to pass it
 	entries map[string]*entry
-	begins  func(tree.Content) // hears of each file's content before it is read
+	begins  func(tree.Content) (later bool) // hears of each file's content before it is read, or that it is not
 }
 
 var (
@@ -180,6 +180,7 @@ type file struct {
 	entry *entry
 	r     io.ReadCloser
 	left  int64
+	later bool
 }
 
 func (f *file) Stat() (fs.FileInfo, error) { return f.entry, nil }
@@ -193,8 +194,15 @@ func (f *file) Read(p []byte) (int, error) {
 	if f.left == 0 {
 		return 0, io.EOF
 	}
+	if f.r == nil && !f.later {
+		f.later = f.src.begins(f.entry.node.Content)
+	}
+	if f.later { // whatever is in p, nobody writes it
+		n := min(int64(len(p)), f.left)
+		f.left -= n
+		return int(n), nil
+	}
 	if f.r == nil {
-		f.src.begins(f.entry.node.Content)
 		r, err := f.entry.node.Content.Open()
 		if err != nil {
 			return 0, fmt.Errorf("opening the content of %s: %w", f.path, err)

@@ -22,6 +22,8 @@ type stretches struct {
 	f      *os.File
 	at     int64 // where in the file the image begins
 	pos    int64 // where in the image buf begins
+	end    int64 // of the image, as far as it was written
+	hole   int64 // bytes to come that are not written
 	buf    []byte
 	free   chan []byte
 }
@@ -43,9 +45,20 @@ func (s *stretches) begin() {
 	s.group.SetLimit(runtime.GOMAXPROCS(0))
 }
 
+// leave has the next n bytes not written.
+func (s *stretches) leave(n int64) {
+	if len(s.buf) > 0 {
+		s.send()
+	}
+	s.hole = n
+}
+
 // Write implements io.Writer. A write that failed is heard of at a later one.
 func (s *stretches) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
+	left := min(s.hole, int64(len(p)))
+	s.hole -= left
+	s.pass(left)
+	for rest := p[left:]; len(rest) > 0; {
 		n := copy(s.buf[len(s.buf):cap(s.buf)], rest)
 		s.buf, rest = s.buf[:len(s.buf)+n], rest[n:]
 		if len(s.buf) == cap(s.buf) {
@@ -66,10 +79,15 @@ func (s *stretches) send() {
 		_, err := s.f.WriteAt(data, s.at+at)
 		return err
 	})
-	s.pos += int64(len(data))
+	s.pass(int64(len(data)))
 	if s.buf = <-s.free; s.buf == nil {
 		s.buf = make([]byte, 0, stretch)
 	}
+}
+
+func (s *stretches) pass(n int64) {
+	s.pos += n
+	s.end = max(s.end, s.pos)
 }
 
 // settle waits until everything is in the file.

@@ -51,7 +51,8 @@ func Write(ctx context.Context, f *os.File, offset, size int64, files map[string
 	if err := checkArgs(f, offset, size, opt); err != nil {
 		return fmt.Errorf("writing the EFI system partition: %w", err)
 	}
-	fsys, err := fat32.Create(file.New(f, false), size, offset, sector, opt.Label, true)
+	gather := &gathered{File: f}
+	fsys, err := fat32.Create(file.New(gather, false), size, offset, sector, opt.Label, true)
 	if err != nil {
 		return fmt.Errorf("writing the EFI system partition: %w", err)
 	}
@@ -68,10 +69,48 @@ func Write(ctx context.Context, f *os.File, offset, size int64, files map[string
 			return fmt.Errorf("writing the EFI system partition: %s: %w", name, err)
 		}
 	}
-	if err := settle(fsys, f, offset, plan.dirs, opt); err != nil {
+	err = gather.flush()
+	if err == nil {
+		err = settle(fsys, f, offset, plan.dirs, opt)
+	}
+	if err != nil {
 		return fmt.Errorf("writing the EFI system partition: %w", err)
 	}
 	return nil
+}
+
+// gathered makes one write of those that lie one behind the other: the library has one for
+// each cluster, which may be a sector.
+type gathered struct {
+	*os.File
+	at   int64
+	data []byte // to be written there
+}
+
+// WriteAt implements io.WriterAt. What fails is heard of later.
+func (g *gathered) WriteAt(b []byte, off int64) (int, error) {
+	if off != g.at+int64(len(g.data)) || len(g.data) >= 1<<20 {
+		if err := g.flush(); err != nil {
+			return 0, err
+		}
+		g.at = off
+	}
+	g.data = append(g.data, b...)
+	return len(b), nil
+}
+
+// ReadAt implements io.ReaderAt.
+func (g *gathered) ReadAt(b []byte, off int64) (int, error) {
+	if err := g.flush(); err != nil {
+		return 0, err
+	}
+	return g.File.ReadAt(b, off)
+}
+
+func (g *gathered) flush() error {
+	_, err := g.File.WriteAt(g.data, g.at)
+	g.data = g.data[:0]
+	return err
 }
 
 func checkArgs(f *os.File, offset, size int64, opt Options) error {

@@ -27,22 +27,35 @@ func SHA256(f *os.File) (sum []byte, size int64, err error) {
 		return nil, 0, err
 	}
 	size = info.Size()
-	h, zeros := sha256.New(), make([]byte, block)
-	for at := int64(0); at < size; {
-		data, end, err := next(f, at, size)
+	h := sha256.New()
+	if err := add(h, f, 0, size); err != nil {
+		return nil, 0, err
+	}
+	return h.Sum(nil), size, nil
+}
+
+// zeros are what holes are read as.
+var zeros [64 << 10]byte
+
+// add hashes the bytes from at to end.
+func add(h hash.Hash, f *os.File, at, end int64) error {
+	for at < end {
+		data, hole, err := next(f, at, end)
 		if err != nil {
-			return nil, 0, fmt.Errorf("looking for holes in %s: %w", f.Name(), err)
+			return fmt.Errorf("looking for holes in %s: %w", f.Name(), err)
 		}
-		for ; at < data; at += min(block, data-at) {
-			h.Write(zeros[:min(block, data-at)])
+		for n := int64(0); at < data; at += n {
+			n = min(int64(len(zeros)), data-at)
+			h.Write(zeros[:n])
 		}
-		for ; at < end; at += min(block, end-at) {
-			if err := add(h, f, at, min(block, end-at)); err != nil {
-				return nil, 0, fmt.Errorf("reading %s: %w", f.Name(), err)
+		for n := int64(0); at < hole; at += n {
+			n = min(block, hole-at)
+			if err := addData(h, f, at, n); err != nil {
+				return fmt.Errorf("reading %s: %w", f.Name(), err)
 			}
 		}
 	}
-	return h.Sum(nil), size, nil
+	return nil
 }
 
 // next is where data begins at or behind at, and where it ends. A file system
@@ -64,9 +77,9 @@ func next(f *os.File, at, size int64) (data, end int64, err error) {
 	return min(data, size), min(end, size), err
 }
 
-// add hashes size bytes from byte at on where they lie in the page cache: copying them
+// addData hashes size bytes from byte at on where they lie in the page cache: copying them
 // first takes an eighth as long as hashing them.
-func add(h hash.Hash, f *os.File, at, size int64) (err error) {
+func addData(h hash.Hash, f *os.File, at, size int64) (err error) {
 	page := at % int64(os.Getpagesize())
 	data, err := unix.Mmap(int(f.Fd()), at-page, int(page+size), unix.PROT_READ, unix.MAP_SHARED) // #nosec G115 -- at most a block and a page
 	if err != nil {                                                                               // there are file systems that cannot map

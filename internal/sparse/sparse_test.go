@@ -60,10 +60,10 @@ func TestShorter(t *testing.T) {
 	if _, err := f.Write(make([]byte, 10_000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := add(sha256.New(), f, 0, 10_000); err != nil {
+	if err := addData(sha256.New(), f, 0, 10_000); err != nil {
 		t.Error(err)
 	}
-	if err := add(sha256.New(), f, 5000, 100_000); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := addData(sha256.New(), f, 5000, 100_000); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%v, want %v", err, io.ErrUnexpectedEOF)
 	}
 }

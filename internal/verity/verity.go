@@ -6,13 +6,13 @@
 package verity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"runtime"
 	"slices"
 
@@ -36,22 +36,30 @@ type Result struct {
 	HashSize int64  // of what was written, a multiple of BlockSize
 }
 
-// Tree is a hash tree in the making. Memory holds the digests, under 1% of the data.
+// Tree is a hash tree in the making. Memory does not grow with the data.
 type Tree struct {
 	ctx   context.Context //nolint:containedctx // of the whole making
 	data  io.ReaderAt
 	salt  []byte
-	known map[int64][]byte // digests of the blocks from that byte on
+	known []known
+}
+
+// known are the digests of the blocks of the data from at to end.
+type known struct {
+	at, end int64
+	digests io.ReaderAt
 }
 
 // New begins a tree over data.
 func New(ctx context.Context, data io.ReaderAt, salt []byte) *Tree {
-	return &Tree{ctx: ctx, data: data, salt: salt, known: map[int64][]byte{}}
+	return &Tree{ctx: ctx, data: data, salt: salt}
 }
 
 // Know says what the Digests of the data from byte at on are, where that is known.
 // Write reads what nobody knows.
-func (t *Tree) Know(at int64, digests []byte) { t.known[at] = digests }
+func (t *Tree) Know(at int64, digests *io.SectionReader) {
+	t.known = append(t.known, known{at, at + digests.Size()/sha256.Size*BlockSize, digests})
+}
 
 // Digests are those of the blocks of the first size bytes of r, 32 bytes each, the
 // last block filled up with zeros.
@@ -92,27 +100,39 @@ func (t *Tree) write(out io.WriterAt, size int64, id uuid.UUID) (Result, error) 
 	if size <= 0 || size%BlockSize != 0 {
 		return Result{}, fmt.Errorf("data has %d bytes, not a whole number of %d-byte blocks", size, BlockSize)
 	}
-	digests, err := t.digests(size)
+	var above int64 // the lowest level, in bytes
+	sizes := levels(size / BlockSize)
+	for _, n := range sizes[min(1, len(sizes)):] {
+		above += n
+	}
+	digests, err := t.lowest(out, BlockSize+above, size)
 	if err != nil {
 		return Result{}, err
-	}
-	var levels [][]byte // from the data up; the last one is the root's
-	for len(digests) > sha256.Size {
-		digests = append(digests, make([]byte, -len(digests)&(BlockSize-1))...)
-		levels = append(levels, digests)
-		digests = hash(nil, digests, salt)
 	}
 	if _, err := out.WriteAt(superBlock(size/BlockSize, salt, id), 0); err != nil {
 		return Result{}, err
 	}
-	at := int64(BlockSize)
-	for i := len(levels) - 1; i >= 0; i-- {
-		if _, err := out.WriteAt(levels[i], at); err != nil {
+	end := BlockSize + above
+	if len(sizes) > 0 {
+		end += sizes[0]
+	}
+	for at := BlockSize + above; len(digests) > sha256.Size; digests = hash(nil, digests, salt) { // from the second level up
+		digests = append(digests, make([]byte, -len(digests)&(BlockSize-1))...)
+		at -= int64(len(digests))
+		if _, err := out.WriteAt(digests, at); err != nil {
 			return Result{}, err
 		}
-		at += int64(len(levels[i]))
 	}
-	return Result{RootHash: digests, HashSize: at}, nil
+	return Result{RootHash: digests, HashSize: end}, nil
+}
+
+// levels are how many bytes each level of a tree has, from the data up. One block has none.
+func levels(blocks int64) (sizes []int64) {
+	for blocks > 1 {
+		blocks = Blocks(blocks * sha256.Size)
+		sizes = append(sizes, blocks*BlockSize)
+	}
+	return sizes
 }
 
 // superBlock is that of veritysetup(8), and zeros up to the end of its block.
@@ -131,34 +151,59 @@ func superBlock(blocks int64, salt []byte, id uuid.UUID) []byte {
 	return b
 }
 
-// digests are those of all blocks in the first size bytes: what is known, and between
-// it what is read here, by as many processors as there are.
-func (t *Tree) digests(size int64) ([]byte, error) {
-	starts := append(slices.Sorted(maps.Keys(t.known)), size)
+// lowest writes the lowest level to out at byte at, by as many processors as there are,
+// and returns the digests of its blocks; of data of one block it is that block's.
+func (t *Tree) lowest(out io.WriterAt, at, size int64) ([]byte, error) {
+	slices.SortFunc(t.known, func(a, b known) int { return cmp.Compare(a.at, b.at) })
+	if size == BlockSize {
+		digest := make([]byte, sha256.Size)
+		return digest, t.fill(digest, 0, size)
+	}
 	group, ctx := errgroup.WithContext(t.ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	n, at := size/BlockSize*sha256.Size, int64(0)
-	out := make([]byte, n, (n+BlockSize-1)/BlockSize*BlockSize) // the lowest level of the tree is filled up
-	for _, start := range starts {
-		for ; at < start; at += stretch {
-			at, length := at, min(stretch, start-at)
-			group.Go(func() error { return t.read(ctx, out[at/BlockSize*sha256.Size:], at, length) })
-		}
-		at = start + int64(copy(out[start/BlockSize*sha256.Size:], t.known[start]))/sha256.Size*BlockSize
+	above := make([]byte, Blocks(size/BlockSize*sha256.Size)*sha256.Size)
+	for from := int64(0); from < size; from += stretch {
+		group.Go(func() error {
+			length := min(stretch, size-from)
+			level := make([]byte, Blocks(length/BlockSize*sha256.Size)*BlockSize) // filled up
+			if err := errors.Join(ctx.Err(), t.fill(level, from, length)); err != nil {
+				return err
+			}
+			to := from / BlockSize * sha256.Size
+			hash(above[to/BlockSize*sha256.Size:][:0], level, t.salt)
+			_, err := out.WriteAt(level, at+to)
+			return err
+		})
 	}
-	return out, group.Wait()
+	return above, group.Wait()
 }
 
-// read hashes a stretch of the data into out.
-func (t *Tree) read(ctx context.Context, out []byte, at, length int64) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// fill puts the digests of length bytes of the data into level: what is known, and what is
+// read here.
+func (t *Tree) fill(level []byte, from, length int64) error {
+	i, _ := slices.BinarySearchFunc(t.known, from, func(k known, from int64) int { return cmp.Compare(k.end, from+1) })
+	for at := from; at < from+length; {
+		end, to := from+length, level[(at-from)/BlockSize*sha256.Size:]
+		if i < len(t.known) && t.known[i].at <= at {
+			k := t.known[i]
+			end = min(end, k.end)
+			want := to[:(end-at)/BlockSize*sha256.Size]
+			if n, err := k.digests.ReadAt(want, (at-k.at)/BlockSize*sha256.Size); n < len(want) {
+				return fmt.Errorf("reading the digests of the data at byte %d: %w", at, err)
+			}
+			i++
+		} else {
+			if i < len(t.known) {
+				end = min(end, t.known[i].at)
+			}
+			buf := make([]byte, end-at)
+			if n, err := t.data.ReadAt(buf, at); n < len(buf) {
+				return errors.Join(fmt.Errorf("reading the data at byte %d", at), err)
+			}
+			hash(to[:0], buf, t.salt)
+		}
+		at = end
 	}
-	buf := make([]byte, length)
-	if n, err := t.data.ReadAt(buf, at); int64(n) < length {
-		return errors.Join(fmt.Errorf("reading the data at byte %d", at), err)
-	}
-	hash(out[:0], buf, t.salt)
 	return nil
 }
 
