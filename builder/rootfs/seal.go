@@ -22,13 +22,16 @@ var dropped = []string{
 	"vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old", // links into /boot
 	"etc/hostname", "etc/machine-info", "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-",
 	"etc/.pwd.lock", "etc/.resolv.conf.systemd-resolved.bak", "etc/fstab", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "etc/apt",
-	"etc/cron.d", "etc/cron.daily", "etc/init.d", "etc/rc0.d", "etc/rc1.d", "etc/rc2.d", "etc/rc3.d", "etc/rc4.d", "etc/rc5.d", "etc/rc6.d", "etc/rcS.d",
+	"etc/cron.daily/apt-compat", "etc/cron.daily/dpkg", "etc/init.d", "etc/rc0.d", "etc/rc1.d", "etc/rc2.d", "etc/rc3.d", "etc/rc4.d", "etc/rc5.d", "etc/rc6.d", "etc/rcS.d",
 	"usr/lib/sysctl.d/99-protect-links.conf", // of Ubuntu's procps: weaker than the node's own, and after it
 	"etc/nvme/hostid", "etc/nvme/hostnqn",    // made by nvme-cli's postinst, the same in every node
 	"etc/initramfs-tools", "etc/kernel", "usr/share/initramfs-tools", "usr/lib/klibc", "usr/share/zsh", "usr/share/bug", "usr/share/perl5/Debian",
 	"var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/status-old", "var/lib/dpkg/available-old", "var/lib/dpkg/diversions-old",
 	"var/lib/dpkg/triggers/Lock", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "var/lib/dbus/machine-id",
 }
+
+// timed is dropped where no cron reads it: systemd has timers for what of it is of use.
+var timed = []string{"etc/cron.d", "etc/cron.daily"}
 
 // emptied are folders that the running system fills itself.
 var emptied = []string{"boot", "dev", "proc", "run", "sys", "tmp", "root", "home", "opt", "srv"}
@@ -52,6 +55,11 @@ func Seal(t *tree.Tree) (Kernel, error) {
 	}
 	for _, p := range dropped {
 		t.Remove(p)
+	}
+	if _, ok := t.Get("usr/sbin/cron"); !ok {
+		for _, p := range timed {
+			t.Remove(p)
+		}
 	}
 	for _, p := range t.Paths() {
 		if strings.HasPrefix(p, "etc/ssh/ssh_host_") { // made by openssh-server's postinst, the same in every node

@@ -187,6 +187,28 @@ func TestSealInitiator(t *testing.T) {
 	}
 }
 
+// TestSealCron: a cron that was asked for has its tasks, but for those of package tools that are not there.
+func TestSealCron(t *testing.T) {
+	for _, cron := range []bool{false, true} {
+		entries := debian()
+		for _, name := range []string{"cron.d/sysstat", "cron.daily/logrotate", "cron.daily/apt-compat", "cron.daily/dpkg"} {
+			entries["etc/"+name] = "x"
+		}
+		if cron {
+			entries["usr/sbin/cron"] = "x"
+		}
+		tr := grow(t, entries)
+		if _, err := Seal(tr); err != nil {
+			t.Fatal(err)
+		}
+		for p, want := range map[string]bool{"etc/cron.d/sysstat": cron, "etc/cron.daily/logrotate": cron, "etc/cron.daily/apt-compat": false, "etc/cron.daily/dpkg": false, "etc/cron.daily": cron} {
+			if _, ok := tr.Get(p); ok != want {
+				t.Errorf("%s is there: %v, with cron: %v", p, ok, cron)
+			}
+		}
+	}
+}
+
 // TestSealOtherBase: a base that keeps kernel and configuration beside the modules, as Fedora's does.
 func TestSealOtherBase(t *testing.T) {
 	tr := grow(t, map[string]string{"usr/lib/modules/6.17.0/vmlinuz": "K", "usr/lib/modules/6.17.0/config": "C", "usr/lib/os-release": "ID=x\n"})
