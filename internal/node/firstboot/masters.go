@@ -250,7 +250,7 @@ func (a *Agent) freeMember(ctx context.Context, peers []string) error {
 				a.keepPeers(members)
 				return nil
 			}
-			return a.removeMember(ctx, client, peer, members[i])
+			return a.removeMember(ctx, client, peer, members, members[i])
 		}
 		return &fault{"bring another master up, or wipe this machine's disk and remove its etcd member by hand (`etcdctl member remove`)",
 			fmt.Errorf("no other master's etcd can be asked whether this machine is a member: %w", errors.Join(errs...))}
@@ -264,14 +264,27 @@ func (a *Agent) isMine(m etcd.Member) bool {
 	return had || m.At(a.address())
 }
 
-// removeMember is one try. Where it fails for want of a quorum that needs this very
-// machine, what the unfinished join has left is let run until it is through.
-func (a *Agent) removeMember(ctx context.Context, client etcd.Client, peer string, m etcd.Member) error {
+// removeMember is one try. Where the others have no quorum without this very machine, what
+// the unfinished join has left is let run until it is through: at once where there are too
+// few of them, else when it fails.
+func (a *Agent) removeMember(ctx context.Context, client etcd.Client, peer string, members []etcd.Member, m etcd.Member) error {
+	voters := 0
+	for _, other := range members {
+		if other.Voter() {
+			voters++
+		}
+	}
+	needed := a.journal.Phase == Dirty && m.Voter()
+	if few := voters-1 < voters/2+1; needed && few {
+		if err := a.startKubelet(ctx); err != nil {
+			return err
+		}
+	}
 	err := client.Remove(ctx, peer, m.ID)
 	if err == nil {
 		return fmt.Errorf("etcd member %s of this machine is removed through %s", m.ID, peer)
 	}
-	if a.journal.Phase == Dirty && m.Voter() {
+	if needed {
 		if err := a.startKubelet(ctx); err != nil {
 			return err
 		}

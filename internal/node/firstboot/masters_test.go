@@ -3,6 +3,7 @@ package firstboot
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -134,18 +135,35 @@ func TestNothingIsWipedWithoutAPeer(t *testing.T) {
 	}
 }
 
-// TestVoterThatTheQuorumNeedsRuns is cut after its member was made a voter: of two,
-// both must run for one to be removed.
+// TestVoterThatTheQuorumNeedsRuns is cut after its member was made a voter: of two, both
+// must run for one to be removed; of three one is enough to do without, if another is not down.
 func TestVoterThatTheQuorumNeedsRuns(t *testing.T) {
-	n, peer := joiner(t, member("1", "m1", "10.0.0.10"), member("2", "m2", "10.0.0.11"))
-	n.put("var/lib/imgbuild/firstboot/journal.json", `{"phase":"dirty","images":"p1","peers":"10.0.0.10"}`)
-	peer.noQuorum = 2
-	if said, err := n.boot(); err != nil || n.phase() != Committed || !slices.Equal(peer.gone(), []string{"2"}) {
-		t.Fatalf("phase %s, removed %v, %v\n%s", n.phase(), peer.gone(), err, said)
-	}
-	start, reset := slices.Index(n.calls, "systemctl start --no-block kubelet.service"), slices.IndexFunc(n.calls, func(c string) bool { return strings.HasPrefix(c, "kubeadm reset") })
-	if start < 0 || reset < start {
-		t.Errorf("the kubelet was not started before the wipe: %q", n.calls)
+	for name, c := range map[string]struct {
+		others   []string
+		noQuorum int // tries
+		starts   bool
+	}{
+		"two":                       {[]string{"10.0.0.10"}, 0, true},
+		"two, and it takes a while": {[]string{"10.0.0.10"}, 2, true},
+		"three":                     {[]string{"10.0.0.10", "10.0.0.12"}, 0, false},
+		"three, another is down":    {[]string{"10.0.0.10", "10.0.0.12"}, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			members := []etcd.Member{member("2", "m2", "10.0.0.11")}
+			for i, address := range c.others {
+				members = append(members, member(fmt.Sprint(5+i), fmt.Sprint("m", 5+i), address))
+			}
+			n, peer := joiner(t, members...)
+			n.put("var/lib/imgbuild/firstboot/journal.json", `{"phase":"dirty","images":"p1","peers":"10.0.0.10"}`)
+			peer.noQuorum = c.noQuorum
+			if said, err := n.boot(); err != nil || n.phase() != Committed || !slices.Equal(peer.gone(), []string{"2"}) {
+				t.Fatalf("phase %s, removed %v, %v\n%s", n.phase(), peer.gone(), err, said)
+			}
+			start, reset := slices.Index(n.calls, "systemctl start --no-block kubelet.service"), slices.IndexFunc(n.calls, func(c string) bool { return strings.HasPrefix(c, "kubeadm reset") })
+			if c.starts != (start >= 0) || reset < start {
+				t.Errorf("want the kubelet started before the wipe: %v; ran %q", c.starts, n.calls)
+			}
+		})
 	}
 }
 
