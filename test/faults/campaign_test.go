@@ -17,7 +17,7 @@ import (
 var (
 	cuts   = flag.Int("cuts", 0, "how often the campaign cuts each kind of first boot (0: no campaign)")
 	budget = flag.Duration("budget", 0, "begin no round after that long (0: go on until all are done)")
-	pace   = flag.Float64("pace", 0.25, "seconds that emulated machines see pass in one of the host's")
+	pace   = flag.Float64("pace", 0.5, "seconds that emulated machines see pass in one of the host's")
 )
 
 // kinds are the campaign's, in the order of the page: the machine whose first boot is cut.
