@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 )
 
 // Report is what an image turned out to be. An image is good when Findings is empty.
@@ -183,11 +184,31 @@ func (r *Report) read(ctx context.Context, disk io.ReaderAt) error {
 	if hash := strings.ToLower(r.RootHash); root.UUID+tree.UUID != dashed(hash[:32])+dashed(hash[32:]) {
 		r.say("partitions", "", "the UUIDs of root %s and verity %s are not the halves of the root hash %s", root.UUID, tree.UUID, r.RootHash)
 	}
-	sound, err := r.checkVerity(ctx, section(disk, root), section(disk, tree))
-	if err != nil || !sound { // nobody vouches for what lies in it
-		return err
+	return r.readSealed(ctx, section(disk, root), section(disk, tree), section(kept, root))
+}
+
+// readSealed looks at every file of a root file system while its blocks are hashed, and
+// keeps what it found if the root hash vouches for them. Who is handed the root on has it
+// only then. The files are read by one reader at a time.
+func (r *Report) readSealed(ctx context.Context, root, tree, files *io.SectionReader) (err error) {
+	inner := *r
+	inner.Findings = nil
+	read := func() { err = guard(func() error { return inner.readRoot(files) }) }
+	var meanwhile sync.WaitGroup
+	if r.visit == nil {
+		meanwhile.Go(read)
 	}
-	return r.readRoot(section(kept, root))
+	sound, unread := r.checkVerity(ctx, root, tree)
+	meanwhile.Wait()
+	if unread != nil || !sound { // nobody vouches for what lies in it
+		return unread
+	}
+	if r.visit != nil {
+		read()
+	}
+	inner.Findings = append(r.Findings, inner.Findings...)
+	*r = inner
+	return err
 }
 
 // kept remembers what was read of a disk lately, in clusters of qcow2's usual
