@@ -75,11 +75,8 @@ func blocks(ctx context.Context, cache *store.Store, t *tree.Tree) (*digests, er
 	if err != nil {
 		return nil, err
 	}
-	if d, have := open(file); d != nil {
-		if bytes.Equal(have, list) {
-			return d, nil
-		}
-		d.close() // a record that leads elsewhere
+	if d := open(file, all, list); d != nil { // else the record leads elsewhere
+		return d, nil
 	}
 	text, err := hashAll(ctx, all, &digests{})
 	return &digests{nil, shares(all, bytes.NewReader(text), 0)}, err
@@ -89,7 +86,7 @@ func blocks(ctx context.Context, cache *store.Store, t *tree.Tree) (*digests, er
 func lately(cache *store.Store) *digests {
 	if digest, ok := cache.Lookup(lastBlocks); ok {
 		if file, err := cache.Get(digest); err == nil {
-			if d, _ := open(file); d != nil {
+			if d := open(file, nil, nil); d != nil {
 				return d
 			}
 		}
@@ -97,21 +94,26 @@ func lately(cache *store.Store) *digests {
 	return &digests{}
 }
 
-// open opens what blocks filed: of what, and their digests. Another thing is nil.
-func open(file string) (d *digests, list []byte) {
+// open opens the digests that blocks filed, of all these, which list says in JSON; with nil,
+// of whatever they are. Another thing is nil.
+func open(file string, all []tree.Section, list []byte) *digests {
 	f, err := os.Open(file) // #nosec G304 -- a blob of the cache
 	if err != nil {
-		return nil, nil
+		return nil
 	}
-	list, err = bufio.NewReader(f).ReadBytes('\n')
-	if info, ierr := f.Stat(); err == nil && ierr == nil {
-		var all []tree.Section
-		if json.Unmarshal(list, &all) == nil && info.Size() == int64(len(list)+total(all)) {
-			return &digests{f, shares(all, f, int64(len(list)))}, list[:len(list)-1]
-		}
+	line, err := bufio.NewReader(f).ReadBytes('\n')
+	info, ierr := f.Stat()
+	ours := err == nil && ierr == nil
+	if all == nil {
+		ours = ours && json.Unmarshal(line, &all) == nil
+	} else {
+		ours = ours && bytes.Equal(line[:len(line)-1], list)
 	}
-	_ = f.Close()
-	return nil, nil
+	if !ours || info.Size() != int64(len(line)+total(all)) {
+		_ = f.Close()
+		return nil
+	}
+	return &digests{f, shares(all, f, int64(len(line)))}
 }
 
 // shares gives each section its digests of all, which lie one behind the other from at on.

@@ -82,11 +82,7 @@ func (r *Report) readNetboot(ctx context.Context, f *os.File) error {
 		r.say("boot", r.UKI, "its initrd carries no root file system with its hash tree: it boots from a disk alone")
 		return nil
 	}
-	sound, err := r.checkVerity(ctx, root, tree)
-	if err != nil || !sound {
-		return err
-	}
-	return r.readRoot(root)
+	return r.readSealed(ctx, root, tree, root)
 }
 
 // netbootSlot is the size of the place for one machine's settings, with which the initrd

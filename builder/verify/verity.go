@@ -52,12 +52,8 @@ func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) 
 		r.say("verity", "", "the superblock does not fit the root file system")
 		return false, nil
 	}
-	lowest := int64(block) // where the lowest level lies, behind all others
-	sizes := levels(super.blocks)
-	for _, n := range sizes[min(1, len(sizes)):] {
-		lowest += n
-	}
-	level, same, err := hashData(ctx, root, super, tree, lowest)
+	lowest, others := levels(super.blocks)
+	level, same, err := hashData(ctx, root, super, tree, block+others)
 	if err != nil {
 		return false, fmt.Errorf("reading the root file system: %w", err)
 	}
@@ -81,20 +77,22 @@ func (r *Report) checkVerity(ctx context.Context, root, tree *io.SectionReader) 
 	if !same {
 		r.say("verity", "", "the hash tree on the disk differs from the root file system at level 0")
 	}
-	if len(sizes) > 0 {
-		at += sizes[0]
-	}
+	at += lowest
 	return true, errors.Join(r.checkRest(root, super.blocks*block, "root file system"), r.checkRest(tree, at, "hash tree"))
 }
 
-// levels are how many bytes each level of a hash tree has, from the data up; over one block
-// there is none.
-func levels(blocks int64) (sizes []int64) {
+// levels are how many bytes the lowest level of a hash tree has, and all others, which lie
+// before it; over one block there is none.
+func levels(blocks int64) (lowest, others int64) {
+	if blocks > 1 {
+		blocks = (blocks*sha256.Size + block - 1) / block
+		lowest = blocks * block
+	}
 	for blocks > 1 {
 		blocks = (blocks*sha256.Size + block - 1) / block
-		sizes = append(sizes, blocks*block)
+		others += blocks * block
 	}
-	return sizes
+	return lowest, others
 }
 
 // holds says whether want, a whole number of blocks, lies there.

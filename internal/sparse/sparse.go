@@ -1,5 +1,6 @@
 // Package sparse reads files with holes (lseek(2), SEEK_DATA) without making the
-// kernel fill pages with zeros for them: their digest, a copy, or block by block.
+// kernel fill pages with zeros for them: their digest, a copy, or block by block; and
+// files into which contents are being written meanwhile.
 package sparse
 
 import (

@@ -36,7 +36,7 @@ type Result struct {
 	HashSize int64  // of what was written, a multiple of BlockSize
 }
 
-// Tree is a hash tree in the making. Memory does not grow with the data.
+// Tree is a hash tree in the making. Memory holds a digest for each 512 KiB of the data.
 type Tree struct {
 	ctx   context.Context //nolint:containedctx // of the whole making
 	data  io.ReaderAt
@@ -100,21 +100,13 @@ func (t *Tree) write(out io.WriterAt, size int64, id uuid.UUID) (Result, error) 
 	if size <= 0 || size%BlockSize != 0 {
 		return Result{}, fmt.Errorf("data has %d bytes, not a whole number of %d-byte blocks", size, BlockSize)
 	}
-	var above int64 // the lowest level, in bytes
-	sizes := levels(size / BlockSize)
-	for _, n := range sizes[min(1, len(sizes)):] {
-		above += n
-	}
+	lowest, above := levels(size / BlockSize)
 	digests, err := t.lowest(out, BlockSize+above, size)
 	if err != nil {
 		return Result{}, err
 	}
 	if _, err := out.WriteAt(superBlock(size/BlockSize, salt, id), 0); err != nil {
 		return Result{}, err
-	}
-	end := BlockSize + above
-	if len(sizes) > 0 {
-		end += sizes[0]
 	}
 	for at := BlockSize + above; len(digests) > sha256.Size; digests = hash(nil, digests, salt) { // from the second level up
 		digests = append(digests, make([]byte, -len(digests)&(BlockSize-1))...)
@@ -123,16 +115,21 @@ func (t *Tree) write(out io.WriterAt, size int64, id uuid.UUID) (Result, error) 
 			return Result{}, err
 		}
 	}
-	return Result{RootHash: digests, HashSize: end}, nil
+	return Result{RootHash: digests, HashSize: BlockSize + above + lowest}, nil
 }
 
-// levels are how many bytes each level of a tree has, from the data up. One block has none.
-func levels(blocks int64) (sizes []int64) {
+// levels are how many bytes the lowest level of a tree has, and all above it, which lie
+// before it. One block has none.
+func levels(blocks int64) (lowest, above int64) {
+	if blocks > 1 {
+		blocks = Blocks(blocks * sha256.Size)
+		lowest = blocks * BlockSize
+	}
 	for blocks > 1 {
 		blocks = Blocks(blocks * sha256.Size)
-		sizes = append(sizes, blocks*BlockSize)
+		above += blocks * BlockSize
 	}
-	return sizes
+	return lowest, above
 }
 
 // superBlock is that of veritysetup(8), and zeros up to the end of its block.

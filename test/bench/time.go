@@ -102,6 +102,10 @@ func (b *runner) rows(ctx context.Context) ([]row, error) {
 			return b.imgbuild("worker", "-f", file, "-o", dir, "--lock", filepath.Join(dir, "imgbuild.lock"), "--format", formats)(ctx, u)
 		}
 	}
+	root := filepath.Join(b.k.Dir, "root")
+	if err := rootOf(ctx, image, root); err != nil {
+		return nil, err
+	}
 	small, large := filepath.Join(b.k.Dir, "changed"), filepath.Join(b.k.Dir, "large")
 	var first run.Usage
 	for dir, packages := range map[string]string{small: "", large: more} {
@@ -125,7 +129,7 @@ func (b *runner) rows(ctx context.Context) ([]row, error) {
 			defer os.Remove(copied) //nolint:errcheck // a scratch file
 			return run.Run(ctx, run.Cmd{Name: "cp", Args: []string{image, copied}, Used: u})
 		}},
-		{"`cp`, `sha256sum` and `veritysetup format` of it at once", b.n, b.least(image)},
+		{"`cp`, `sha256sum` and `veritysetup format` of it at once", b.n, b.least(image, root)},
 		{"no change", b.n, b.imgbuild("worker", "-o", out, "--format", "raw")},
 		{"one line changed: raw, verity", b.n, changed(small, "raw", "")},
 		{"one line changed: qcow2, verity", b.n, changed(small, "qcow2", "")},
@@ -142,18 +146,15 @@ func (b *runner) rows(ctx context.Context) ([]row, error) {
 
 // least is what is to be done for an image whose every block is in a hash tree, by others'
 // tools: it is copied and digested, and its root file system's blocks are hashed.
-func (b *runner) least(image string) timed {
-	const script = `cp "$1" "$3" & sha256sum "$1" >"$3.sum" & veritysetup format "$2" "$3.tree" >/dev/null; wait`
-	root, out := filepath.Join(b.k.Dir, "root"), filepath.Join(b.k.Dir, "least")
+func (b *runner) least(image, root string) timed {
+	const script = `set -e; cp "$1" "$3" & copy=$!; sha256sum "$1" >"$3.sum" & sum=$!; veritysetup format "$2" "$3.tree" >/dev/null; wait $copy; wait $sum`
+	out := filepath.Join(b.k.Dir, "least")
 	return func(ctx context.Context, u *run.Usage) error {
 		defer func() {
-			for _, file := range []string{root, out, out + ".sum", out + ".tree"} {
+			for _, file := range []string{out, out + ".sum", out + ".tree"} {
 				_ = os.Remove(file)
 			}
 		}()
-		if err := rootOf(ctx, image, root); err != nil {
-			return err
-		}
 		return run.Run(ctx, run.Cmd{Name: "sh", Args: []string{"-c", script, "sh", image, root, out}, Used: u})
 	}
 }

@@ -274,8 +274,9 @@ func (a *Agent) removeMember(ctx context.Context, client etcd.Client, peer strin
 			voters++
 		}
 	}
-	needed := a.journal.Phase == Dirty && m.Voter()
-	if few := voters-1 < voters/2+1; needed && few {
+	left := a.journal.Phase == Dirty && m.Voter() // something to run
+	few := voters-1 < voters/2+1
+	if left && few {
 		if err := a.startKubelet(ctx); err != nil {
 			return err
 		}
@@ -284,7 +285,7 @@ func (a *Agent) removeMember(ctx context.Context, client etcd.Client, peer strin
 	if err == nil {
 		return fmt.Errorf("etcd member %s of this machine is removed through %s", m.ID, peer)
 	}
-	if needed {
+	if left && !few {
 		if err := a.startKubelet(ctx); err != nil {
 			return err
 		}
