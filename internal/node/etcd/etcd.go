@@ -47,7 +47,8 @@ func PeerURL(address string) string { return "https://" + net.JoinHostPort(addre
 type Client struct{ HTTP *http.Client }
 
 // Members asks the member at the address for all of them. The answer is that
-// member's own: it comes without a quorum, too.
+// member's own: it comes without a quorum, too, but not from one that has started
+// without: it serves nobody until it has seen one.
 func (c Client) Members(ctx context.Context, address string) ([]Member, error) {
 	var out struct{ Members []Member }
 	err := c.post(ctx, address, "/v3/cluster/member/list", struct{}{}, &out)

@@ -6,12 +6,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -30,7 +32,7 @@ func TestMemberWords(t *testing.T) {
 
 // TestRealEtcd goes through what a joining master may meet, with the real etcd: a
 // learner is removed, a voter that never started takes the quorum away and cannot be
-// removed, and can be once it runs.
+// removed, and can be once it runs; one that starts without the other tells nothing.
 func TestRealEtcd(t *testing.T) {
 	if _, err := run.Look("etcd"); err != nil {
 		t.Skip("the host has no etcd")
@@ -46,7 +48,7 @@ func TestRealEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := Client{HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}}
-	start(t, dir, "m1", one, "new", "m1="+PeerURL(one))
+	end := start(t, dir, "m1", one, "new", "m1="+PeerURL(one))
 	members := until(t, "the first answers", func(ctx context.Context) ([]Member, error) { return c.Members(ctx, one) })
 	if len(members) != 1 || members[0].Name != "m1" || !members[0].At(one) {
 		t.Fatalf("%+v", members)
@@ -70,24 +72,50 @@ func TestRealEtcd(t *testing.T) {
 	}
 
 	add(false)
-	members = until(t, "without a quorum members are told", func(ctx context.Context) ([]Member, error) { return c.Members(ctx, one) })
-	var ghost Member
-	for _, m := range members {
-		if m.At(two) {
-			ghost = m
+	both := "m1=" + PeerURL(one) + ",m2=" + PeerURL(two)
+	endOther := start(t, dir, "m2", two, "existing", both)
+	until(t, "the other one answers", func(ctx context.Context) ([]Member, error) { return c.Members(ctx, two) })
+	end()
+	endOther()
+	start(t, dir, "m1", one, "existing", both)
+	alone, cancel := context.WithTimeout(t.Context(), 8*time.Second) // after which it would have answered
+	defer cancel()
+	for alone.Err() == nil {
+		if members, err := c.Members(alone, one); err == nil {
+			t.Fatalf("the first alone names %+v", members)
 		}
 	}
-	if ghost.ID == "" || ghost.Name != "" {
-		t.Fatalf("%+v", members)
+	endOther = start(t, dir, "m2", two, "existing", both)
+	leave := func(stage string) {
+		until(t, stage, func(ctx context.Context) (struct{}, error) {
+			members, err := c.Members(ctx, one)
+			for _, m := range members {
+				if m.At(two) {
+					err = errors.Join(err, c.Remove(ctx, one, m.ID))
+				}
+			}
+			return struct{}{}, err
+		})
+		if members, err := c.Members(t.Context(), one); err != nil || len(members) != 1 {
+			t.Errorf("%s: %+v, %v", stage, members, err)
+		}
+	}
+	leave("it is removed once both run")
+	endOther()
+	if err := os.RemoveAll(filepath.Join(dir, "m2")); err != nil {
+		t.Fatal(err)
+	}
+
+	ghost := add(false)
+	members = until(t, "without a quorum members are told", func(ctx context.Context) ([]Member, error) { return c.Members(ctx, one) })
+	if i := slices.IndexFunc(members, func(m Member) bool { return m.At(two) }); i < 0 || members[i].ID != ghost.ID || members[i].Name != "" {
+		t.Fatalf("%+v, %+v", members, ghost)
 	}
 	if err := c.Remove(t.Context(), one, ghost.ID); err == nil {
 		t.Fatal("it was removed without a quorum")
 	}
-	start(t, dir, "m2", two, "existing", "m1="+PeerURL(one)+",m2="+PeerURL(two))
-	until(t, "it is removed once it runs", func(ctx context.Context) (struct{}, error) { return struct{}{}, c.Remove(ctx, one, ghost.ID) })
-	if members, err := c.Members(t.Context(), one); err != nil || len(members) != 1 {
-		t.Errorf("%+v, %v", members, err)
-	}
+	start(t, dir, "m2", two, "existing", both)
+	leave("it is removed once it runs")
 }
 
 func until[T any](t *testing.T, stage string, what func(context.Context) (T, error)) T {
@@ -107,11 +135,11 @@ func until[T any](t *testing.T, stage string, what func(context.Context) (T, err
 	}
 }
 
-// start runs etcd as kubeadm's manifest does, until the test ends.
-func start(t *testing.T, dir, name, address, state, cluster string) {
+// start runs etcd as kubeadm's manifest does, until it is ended or the test is.
+func start(t *testing.T, dir, name, address, state, cluster string) (end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	log, err := os.Create(filepath.Join(dir, name+".log"))
+	log, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,14 +154,18 @@ func start(t *testing.T, dir, name, address, state, cluster string) {
 			"--peer-cert-file", crt, "--peer-key-file", key, "--peer-trusted-ca-file", ca, "--peer-client-cert-auth",
 			"--initial-cluster", cluster, "--initial-cluster-state", state}})
 	}()
-	t.Cleanup(func() {
+	end = func() {
 		cancel()
 		<-ended
+	}
+	t.Cleanup(func() {
+		end()
 		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
 			t.Logf("%s:\n%s", name, text[max(0, len(text)-3000):])
 		}
 		_ = log.Close()
 	})
+	return end
 }
 
 // certificates writes what an etcd of the identity needs to serve at the addresses.

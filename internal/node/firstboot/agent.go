@@ -145,6 +145,9 @@ func (a *Agent) try(ctx context.Context) error {
 	if err := a.readConfig(ctx); err != nil {
 		return a.fail("node config", err)
 	}
+	if err := a.waitFor(ctx, a.mayFollow); err != nil {
+		return a.fail("node config", err)
+	}
 	if a.journal.Config != a.sum {
 		a.journal.Config, a.journal.Attempt, a.journal.Stopped = a.sum, 0, ""
 	}
@@ -187,12 +190,13 @@ func steps(c *config.NodeConfig) []step {
 		{"ssh keys", "", (*Agent).placeSSHKeys},
 		{"time", "check the machine's clock and its time servers", (*Agent).waitForTime},
 		{"container runtime", "look at `journalctl -u containerd`", (*Agent).waitForRuntime},
-		{"container images", "look at `journalctl -u imgbuild-images -u containerd`; is /var full?", (*Agent).haveImages},
 	}
+	images := step{"container images", "look at `journalctl -u imgbuild-images -u containerd`; is /var full?", (*Agent).haveImages}
 	switch {
 	case c.Role == config.Worker:
 		return append(start, []step{
 			{"clean slate", "", (*Agent).wipe},
+			images,
 			{"waiting for the API", "", (*Agent).waitForAPI},
 			{"preflight", "mend what kubeadm names", (*Agent).preflightJoin},
 			{"join", "look at `journalctl -u kubelet`", (*Agent).join},
@@ -202,6 +206,7 @@ func steps(c *config.NodeConfig) []step {
 		return append(start, []step{
 			{"leaving etcd", "", (*Agent).leaveEtcd},
 			{"clean slate", "", (*Agent).wipe},
+			images,
 			{"waiting for the API", "", (*Agent).waitForAPI},
 			{"masters before it", "", (*Agent).awaitTurn},
 			{"etcd members", "", (*Agent).checkEtcd},
@@ -215,6 +220,7 @@ func steps(c *config.NodeConfig) []step {
 	}
 	return append(start, []step{
 		{"clean slate", "", (*Agent).wipe},
+		images,
 		{"one cluster", "", (*Agent).refuseSecond},
 		{"keys and certificates", "", (*Agent).placePKI},
 		{"preflight", "mend what kubeadm names", (*Agent).preflightInit},
@@ -228,13 +234,19 @@ func steps(c *config.NodeConfig) []step {
 	}...)
 }
 
-// record moves the journal to a phase, durably.
+// record moves the journal to a phase, durably, or leaves it in the one that it had.
 func (a *Agent) record(p Phase) error {
-	a.journal.Phase, a.status.Phase = p, p
+	before := a.journal.Phase
+	a.journal.Phase = p
 	if id, err := readLine(a.path("/proc/sys/kernel/random/boot_id")); err == nil {
 		a.journal.BootID = id
 	}
-	return a.journal.write(a.path(StateDir, "journal.json"))
+	if err := a.journal.write(a.path(StateDir, "journal.json")); err != nil {
+		a.journal.Phase = before
+		return err
+	}
+	a.status.Phase = p
+	return nil
 }
 
 // fail puts the error in the status and returns it, without the secrets.

@@ -36,6 +36,7 @@ type node struct {
 	api      *fakeAPI // of a master: what its control plane answers
 	endpoint string
 	net      *network // the rest of the world
+	heard    func(call string)
 }
 
 // agent is the agent of a boot on this machine.
@@ -106,6 +107,9 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 			n.fail[prefix]--
 			return "error: it does not work", errors.New("exit status 1")
 		}
+	}
+	if n.heard != nil {
+		n.heard(call)
 	}
 	before := n.phase()
 	switch {
@@ -336,6 +340,59 @@ func TestFreshTokenNeedsNoReboot(t *testing.T) {
 	}
 	if err := <-ended; err != nil || n.phase() != Committed || n.count("kubeadm join phase preflight") != 1 {
 		t.Errorf("%v, phase %s, ran %q", err, n.phase(), n.calls)
+	}
+}
+
+// TestUnreadableConfigIsNotReadOnAndOn: a person attaches a seed disk that is no good.
+func TestUnreadableConfigIsNotReadOnAndOn(t *testing.T) {
+	data, _ := sample(t, config.Worker)
+	n := newNode(t, config.Worker, pointAt(t, data, api(t, false)))
+	n.heard = func(call string) {
+		if strings.HasPrefix(call, "crictl images") { // it is about to wait for the API
+			n.put("seed.yaml", "nonsense")
+			n.put("dev/disk/by-label/IMGBUILD", "")
+		}
+	}
+	said, err := n.boot()
+	if err == nil || strings.Count(said, "node config failed") > maxAttempts || n.count("mount") > 2*maxAttempts {
+		t.Errorf("%v, mounted %d times\n%s", err, n.count("mount"), said)
+	}
+}
+
+// TestMemberWhoseRecordFails: a member it is when the record says so, and not before.
+func TestMemberWhoseRecordFails(t *testing.T) {
+	data, _ := sample(t, config.Master)
+	n := newNode(t, config.Master, data)
+	a := n.agent(io.Discard)
+	a.journal.Phase = Published
+	n.put(StateDir, "") // no folder
+	if err := a.record(Committed); err == nil || a.journal.Phase != Published {
+		t.Errorf("phase %s, %v", a.journal.Phase, err)
+	}
+}
+
+// TestConfigsThatMayNotFollow gives a machine whose cluster others may count on another node config.
+func TestConfigsThatMayNotFollow(t *testing.T) {
+	data, c := sampleOf(t, virtualEndpoint, "master-join.yaml", threeMasters...)
+	first, _ := sampleOf(t, virtualEndpoint, "master.yaml", threeMasters...)
+	ca, err := config.ParseCert(c.CACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := string(data)
+	for name, k := range map[string]struct{ journal, config, want string }{
+		"a voter, as a first master":              {`{"phase":"dirty","peers":"10.0.0.10","cluster":"` + sum(ca.Raw) + `"}`, strings.Replace(own, "joins: true\n", "", 1), "may be a member of a cluster's etcd, and the node config is a first master's"},
+		"a voter, in another cluster":             {`{"phase":"dirty","peers":"10.0.0.10","cluster":"other"}`, own, "may be a member of a cluster's etcd, and the node config is another cluster's"},
+		"a published cluster, as one that joins":  {`{"phase":"published","cluster":"` + sum(ca.Raw) + `"}`, own, "has published a cluster, and the node config is that of a master that joins"},
+		"a published cluster, as another's first": {`{"phase":"published","cluster":"other"}`, string(first), "has published a cluster, and the node config is another cluster's"},
+	} {
+		n := newNode(t, config.Master, []byte(k.config))
+		n.put("var/lib/imgbuild/firstboot/journal.json", k.journal)
+		n.put("var/lib/etcd/member", "data")
+		said, err := n.bootUntil(k.want)
+		if _, gone := os.Stat(filepath.Join(n.root, "var/lib/etcd/member")); err == nil || gone != nil || !strings.Contains(said, k.want) || n.count("kubeadm") != 0 {
+			t.Errorf("%s: %v, %v, ran %q\n%s", name, err, gone, n.calls, said)
+		}
 	}
 }
 

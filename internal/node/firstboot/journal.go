@@ -36,6 +36,7 @@ type Journal struct {
 	Virtual string `json:"virtual,omitempty"` // the address that masters hold among themselves
 	Masters string `json:"masters,omitempty"` // the addresses of all masters that hold it
 	Peers   string `json:"peers,omitempty"`   // the members of etcd before this machine joined
+	Cluster string `json:"cluster,omitempty"` // sha256 of the authority of the cluster that the tries were for
 	Stopped string `json:"stopped,omitempty"` // why the node config is not tried again
 }
 

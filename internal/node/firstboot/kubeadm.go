@@ -2,7 +2,9 @@ package firstboot
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -265,6 +267,9 @@ func (a *Agent) placeKubelet() error {
 	if err := writeDurably(a.path(dir, "kubelet-client-first.pem"), []byte(pair.Reveal()), 0o600); err != nil {
 		return err
 	}
+	if err := writeThrough(a.path(dir)); err != nil { // its serving certificate comes when the kubelet has started, and it never makes a torn one anew
+		return err
+	}
 	if err := os.Symlink("kubelet-client-first.pem", a.path(current)); err != nil {
 		return err
 	}
@@ -296,8 +301,8 @@ func (a *Agent) commit(ctx context.Context) error {
 		return err
 	}
 	a.status.Attempt = a.journal.Attempt
-	if err := os.Remove(a.kubeadmFile()); err != nil {
-		return err
+	if err := os.Remove(a.kubeadmFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.say("kubeadm's configuration is in memory until the next boot: %v", err)
 	}
 	a.save() // a member from here on, whether the note below comes about or not
 	a.forget()

@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/node/etcd"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
 	"github.com/imgbuild/imgbuild/internal/repro"
@@ -48,6 +50,13 @@ func machineLinks() ([]link, error) {
 func (a *Agent) findAddress(ctx context.Context) error {
 	if a.config.NodeIP != "" {
 		return nil
+	}
+	if a.config.Role == config.Master && len(a.config.Masters) == 0 { // else kubeadm would choose by a rule of its own
+		defer func() {
+			if address := a.address(); address != noAddress {
+				a.config.NodeIP = address
+			}
+		}()
 	}
 	return a.waitFor(ctx, func(context.Context) error {
 		links, err := a.links()
@@ -163,12 +172,19 @@ func (a *Agent) awaitTurn(ctx context.Context) error {
 	if a.journal.Phase != Fresh || a.facts.CNI == "none" {
 		return nil
 	}
+	seen := map[string]time.Time{} // by this clock, which may be behind the API's
 	return a.waitFor(ctx, func(ctx context.Context) error {
 		nodes, err := a.masterNodes(ctx)
 		if err != nil {
 			return err
 		}
 		for _, n := range nodes {
+			if _, ok := seen[n.name]; !ok {
+				seen[n.name] = repro.Now()
+			}
+			if seen[n.name].Before(n.came) {
+				n.came = seen[n.name]
+			}
 			if end := n.came.Add(turn); !n.ready && n.name != a.journal.Hostname && repro.Now().Before(end) {
 				return &fault{fmt.Sprintf("nothing: this one goes on when that one is Ready, or at %s", end.UTC().Format(time.RFC3339)),
 					fmt.Errorf("the master %s is on its way, and not Ready yet", n.name)}
@@ -245,16 +261,35 @@ func (a *Agent) freeMember(ctx context.Context, peers []string) error {
 				errs = append(errs, err)
 				continue
 			}
-			i := slices.IndexFunc(members, a.isMine)
-			if i < 0 {
-				a.keepPeers(members)
-				return nil
+			if i := slices.IndexFunc(members, a.isMine); i >= 0 {
+				return a.removeMember(ctx, client, peer, members, members[i])
 			}
-			return a.removeMember(ctx, client, peer, members, members[i])
+			if i := slices.IndexFunc(members, func(m etcd.Member) bool { return m.Learner }); i >= 0 && a.journal.Phase == Fresh { // etcd takes one at a time
+				return &fault{fmt.Sprintf("nothing, while that master joins; if it is gone for good, `etcdctl member remove %s` on another one", members[i].ID),
+					fmt.Errorf("the master at %s is about to become a member of etcd", members[i].Host())}
+			}
+			a.keepPeers(members)
+			return nil
+		}
+		if a.etcdLeft() {
+			if err := a.startKubelet(ctx); err != nil {
+				return err
+			}
 		}
 		return &fault{"bring another master up, or wipe this machine's disk and remove its etcd member by hand (`etcdctl member remove`)",
 			fmt.Errorf("no other master's etcd can be asked whether this machine is a member: %w", errors.Join(errs...))}
 	})
+}
+
+// etcdLeft says whether an unfinished join has left an etcd that can run. A master that starts
+// serves nobody until it has a quorum, which may take this very machine, and so cannot be asked.
+func (a *Agent) etcdLeft() bool {
+	manifest, err := os.Stat(a.path("/etc/kubernetes/manifests/etcd.yaml"))
+	if err != nil || manifest.Size() == 0 || a.journal.Phase != Dirty {
+		return false
+	}
+	_, err = os.Stat(a.path("/var/lib/etcd/member"))
+	return err == nil
 }
 
 // isMine says whether a member is this machine's: it has its address, or the one

@@ -167,6 +167,44 @@ func TestVoterThatTheQuorumNeedsRuns(t *testing.T) {
 	}
 }
 
+// TestBothOfTwoLostPower: the first one's etcd serves nobody before this machine's runs.
+func TestBothOfTwoLostPower(t *testing.T) {
+	for name, left := range map[string]bool{"its etcd can run": true, "its manifest is torn": false} {
+		n, peer := joiner(t, member("1", "m1", "10.0.0.10"), member("2", "m2", "10.0.0.11"))
+		n.put("var/lib/imgbuild/firstboot/journal.json", `{"phase":"dirty","peers":"10.0.0.10"}`)
+		n.put("var/lib/etcd/member/wal", "data")
+		manifest := ""
+		if left {
+			manifest = "kind: Pod"
+		}
+		n.put("etc/kubernetes/manifests/etcd.yaml", manifest)
+		n.net.set("10.0.0.10:2379", "")
+		n.heard = func(call string) {
+			if call == "systemctl start --no-block kubelet.service" {
+				n.net.set("10.0.0.10:2379", peer.Listener.Addr().String())
+			}
+		}
+		if !left {
+			if said, err := n.bootUntil("no other master's etcd can be asked"); !errors.Is(err, context.Canceled) || n.count("systemctl start") != 0 {
+				t.Errorf("%s: %v, ran %q\n%s", name, err, n.calls, said)
+			}
+			continue
+		}
+		if said, err := n.boot(); err != nil || n.phase() != Committed || !slices.Equal(peer.gone(), []string{"2"}) {
+			t.Errorf("%s: phase %s, removed %v, %v\n%s", name, n.phase(), peer.gone(), err, said)
+		}
+	}
+}
+
+// TestLearnerOfAnotherIsWaitedFor: etcd takes one at a time.
+func TestLearnerOfAnotherIsWaitedFor(t *testing.T) {
+	n, _ := joiner(t, member("1", "m1", "10.0.0.10"), etcd.Member{ID: "7", PeerURLs: []string{etcd.PeerURL("10.0.0.12")}, Learner: true})
+	said, err := n.bootUntil("the master at 10.0.0.12 is about to become a member of etcd")
+	if !errors.Is(err, context.Canceled) || n.count("kubeadm") != 0 {
+		t.Errorf("%v, ran %q\n%s", err, n.calls, said)
+	}
+}
+
 // TestStaleMemberOfAnOldMachine joins at an address that etcd still knows.
 func TestStaleMemberOfAnOldMachine(t *testing.T) {
 	n, peer := joiner(t, member("1", "m1", "10.0.0.10"), member("9", "old", "10.0.0.11"))

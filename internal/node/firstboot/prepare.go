@@ -28,6 +28,7 @@ func (a *Agent) readConfig(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.changed = false // this is the newer one, whether it can be read or not
 	c, err := config.Parse(data)
 	if err != nil {
 		return &fault{"give the machine a right node config (`imgbuild cluster new` writes one)", err}
@@ -36,8 +37,43 @@ func (a *Agent) readConfig(ctx context.Context) error {
 		return &fault{"boot the image of the config's role, or give it the config of the image's role",
 			fmt.Errorf("this is a %s's image, the node config is a %s's", a.facts.Role, c.Role)}
 	}
-	a.config, a.sum, a.changed = c, sum(data), false
+	a.config, a.sum = c, sum(data)
 	return nil
+}
+
+// mayFollow says whether this node config may go on with what another one has begun. What
+// others may count on, a published cluster or a member of their etcd, is ended by no config
+// that was taken for the right one.
+func (a *Agent) mayFollow(context.Context) error {
+	ca, err := config.ParseCert(a.config.CACert)
+	if err != nil {
+		return err
+	}
+	cluster := sum(ca.Raw)
+	had, joins, cure := "", false, ""
+	switch {
+	case a.journal.Phase == Published:
+		had, cure = "has published a cluster", "the first master's node config of that cluster (master.yaml)"
+	case a.journal.Phase == Dirty && a.journal.Peers != "":
+		had, joins, cure = "may be a member of a cluster's etcd", true, "the node config of a master that joins that cluster (master-join.yaml)"
+	default:
+		if a.journal.Phase == Fresh {
+			a.journal.Peers = ""
+		}
+		a.journal.Cluster = cluster
+		return nil
+	}
+	what := "another cluster's"
+	switch {
+	case a.journal.Cluster != "" && a.journal.Cluster != cluster:
+	case a.config.Joins != joins && joins:
+		what = "a first master's"
+	case a.config.Joins != joins:
+		what = "that of a master that joins"
+	default:
+		return nil
+	}
+	return &fault{"give the machine " + cure + ", or an empty disk", fmt.Errorf("this machine %s, and the node config is %s", had, what)}
 }
 
 func (a *Agent) findConfig(ctx context.Context) ([]byte, error) {
