@@ -232,6 +232,9 @@ func layOut(ctx context.Context, o Options, p *plan.Plan, s *source.Set, t *tool
 	if l.kernel, err = rootfs.Seal(l.root); err != nil {
 		return nil, err
 	}
+	if err := rootfs.CheckModules(l.root, l.kernel.Release, p.Spec.Boot.Modules); err != nil {
+		return nil, err
+	}
 	if err := rootfs.LeaveOut(l.root, p, l.kernel.Release, assemble.Modules()); err != nil {
 		return nil, err
 	}

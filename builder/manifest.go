@@ -47,13 +47,27 @@ const manifestEnding = ".manifest.json"
 // envelopeEnding is what a signed statement's file is called beyond the outputs' name.
 const envelopeEnding = ".intoto.jsonl"
 
-// inTheWay says so, before anything is built, where an output could not get its name.
+// inTheWay says so, before anything is built, where an output could not get its name, or
+// another node has it.
 func inTheWay(o Options, p *plan.Plan) error {
+	if old := o.earlier(p); old != nil && (old.Role != p.Role || old.Arch != p.Arch) {
+		return fault.New(fault.Usage, "%s is of a %s for %s, and this is a %s for %s: choose another output.name, or another folder with -o", o.manifestPath(p), old.Role, old.Arch, p.Role, p.Arch)
+	}
 	names := []string{p.Name() + manifestEnding}
 	for _, out := range p.Outputs {
 		names = append(names, out.File)
 	}
 	return onlyFiles(o.Out, names)
+}
+
+// earlier is the manifest of the last build by this name; nil: there is none that can be read.
+func (o Options) earlier(p *plan.Plan) *Manifest {
+	var m Manifest
+	text, err := os.ReadFile(o.manifestPath(p))
+	if err != nil || json.Unmarshal(text, &m) != nil {
+		return nil
+	}
+	return &m
 }
 
 // onlyFiles says so where a folder has, under one of the names, what is no regular file.
@@ -173,6 +187,14 @@ func (w *Written) measure(file *sparse.Poured) error {
 // one comes last: where a manifest is, all it names is there. A signature of an
 // earlier build goes with what it signed.
 func publish(o Options, p *plan.Plan, m *Manifest, scratch string) error {
+	if old := o.earlier(p); old != nil && old.ID != m.ID {
+		for _, w := range old.Outputs {
+			left := filepath.Join(o.Out, w.File)
+			if _, err := os.Lstat(left); err == nil && !slices.ContainsFunc(m.Outputs, func(n Written) bool { return n.File == w.File }) {
+				o.Report.Note("%s is of an earlier build, and the manifest names it no more", left)
+			}
+		}
+	}
 	if err := os.Remove(o.manifestPath(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

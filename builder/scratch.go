@@ -1,12 +1,15 @@
 package builder
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/pagecache"
 )
 
@@ -23,7 +26,7 @@ const scratchPattern = ".imgbuild-*"
 // makeScratch makes the folder out where it is missing, takes away in it what
 // killed builds have left, and makes a scratch folder.
 func makeScratch(out string) (*scratch, error) {
-	if err := os.MkdirAll(out, 0o755); err != nil { // #nosec G301 -- the user's output folder
+	if err := needFolder(out); err != nil {
 		return nil, err
 	}
 	door, err := lockFolder(out, unix.LOCK_EX) // one at a time: a folder is locked before it is seen
@@ -47,6 +50,23 @@ func makeScratch(out string) (*scratch, error) {
 	}
 	lock, err := lockFolder(dir, unix.LOCK_EX)
 	return &scratch{dir, lock}, err
+}
+
+// needFolder makes the folder of the outputs, or of the lock, where it is missing; it says so
+// when nothing can be written there.
+func needFolder(dir string) error {
+	err := os.MkdirAll(dir, 0o755) // #nosec G301 -- the user's output folder
+	if err == nil {
+		err = unix.Access(dir, unix.W_OK|unix.X_OK)
+	}
+	if err == nil {
+		return nil
+	}
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		dir, err = at.Path, at.Err
+	}
+	return fault.New(fault.Usage, "nothing can be written in the folder %s: %w; choose another one with -o", dir, err)
 }
 
 // remove takes the folder away; what matters was renamed out of it.

@@ -9,16 +9,20 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgbuild/imgbuild/builder/lock"
+	"github.com/imgbuild/imgbuild/builder/output"
 	"github.com/imgbuild/imgbuild/builder/plan"
 	"github.com/imgbuild/imgbuild/builder/rootfs"
 	"github.com/imgbuild/imgbuild/builder/source"
 	"github.com/imgbuild/imgbuild/builder/spec"
+	"github.com/imgbuild/imgbuild/images"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/fetch"
 	"github.com/imgbuild/imgbuild/internal/store"
@@ -33,6 +37,9 @@ func Load(o Options) (*spec.Node, error) {
 	}
 	in := spec.Input{Role: o.Role, Profiles: profiles.Files, Sets: o.Sets}
 	if o.Host != "" {
+		if slices.Contains(images.Names(), o.Host) {
+			return nil, fault.New(fault.Usage, "--base is the operating system of the host that reads a config; the node's own base is named by --set base.name=%s", o.Host)
+		}
 		in.Sets = append(slices.Clone(in.Sets), "host.os="+o.Host)
 	}
 	for _, name := range o.Files {
@@ -49,8 +56,20 @@ func Load(o Options) (*spec.Node, error) {
 	if err := found.Err(); err != nil {
 		return nil, fault.Wrap(fault.Spec, err)
 	}
+	if err := o.forHost(node.Output.Formats); err != nil {
+		return nil, err
+	}
 	_, err := networkManifest(node.CNI.Manifest) // so that no stage begins with another one
 	return node, err
+}
+
+// forHost says so when a host is named that would read nothing of what is made.
+func (o Options) forHost(formats []string) error {
+	needs, err := output.Needed(formats)
+	if err != nil || o.Host == "" || needs[output.Payload] || needs[output.Images] || needs[output.Archive] {
+		return err
+	}
+	return fault.New(fault.Usage, "--base %s: none of the formats %s is for a host; add one, such as --format ignition,sysext", o.Host, strings.Join(formats, ", "))
 }
 
 // readDocument stops where a document is too large, so that none is too large to read.
@@ -113,7 +132,7 @@ func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock
 // first builds agree on their pins and keep each other's.
 func lockAlone(ctx context.Context, o Options) (release func(), err error) {
 	dir := filepath.Dir(o.lockPath())
-	if err := os.MkdirAll(dir, 0o755); err != nil { // #nosec G301 -- the user's output folder
+	if err := needFolder(dir); err != nil {
 		return nil, err
 	}
 	door := flock.New(dir, flock.SetFlag(os.O_RDONLY))
@@ -130,6 +149,9 @@ func readLock(o Options) (*lock.File, error) {
 	data, err := os.ReadFile(o.lockPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return &lock.File{Format: lock.Format, Nodes: map[string]lock.Entry{}}, nil
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, needFolder(filepath.Dir(o.lockPath()))
 	}
 	if err != nil {
 		return nil, fault.New(fault.Lock, "reading the lock: %w", err)

@@ -61,6 +61,9 @@ type Resolver interface {
 	Resolve(ctx context.Context, r Request) ([]Pin, error)
 }
 
+// anew is the way out of a lock that cannot be read.
+const anew = "put back one that was kept, or delete it: `imgbuild lock` pins every role anew"
+
 // Parse reads a lock file.
 func Parse(data []byte) (*File, error) {
 	var f File
@@ -71,18 +74,18 @@ func Parse(data []byte) (*File, error) {
 		err = errors.New("something follows the lock's end")
 	}
 	if err != nil {
-		return nil, fault.New(fault.Lock, "reading the lock: %w; delete it or run `imgbuild lock` to write it anew", err)
+		return nil, fault.New(fault.Lock, "reading the lock: %w; "+anew, err)
 	}
 	if f.Format != Format {
-		return nil, fault.New(fault.Lock, "the lock has format %d, this imgbuild reads %d; run `imgbuild lock` to write it anew", f.Format, Format)
+		return nil, fault.New(fault.Lock, "the lock has format %d, this imgbuild reads %d; "+anew, f.Format, Format)
 	}
 	for role, entry := range f.Nodes {
 		for _, p := range entry.Pins {
 			if p.Kind == KindBase && p.Source == "debian" && !packageName.MatchString(p.Name) {
-				return nil, fault.New(fault.Lock, "the lock pins %q of %s, which is no Debian package's name; run `imgbuild lock` to write it anew", p.Name, role)
+				return nil, fault.New(fault.Lock, "the lock pins %q of %s, which is no Debian package's name; "+anew, p.Name, role)
 			}
 			if !digestForm.MatchString(p.Digest) {
-				return nil, fault.New(fault.Lock, "the lock pins %s %s of %s without a digest; run `imgbuild lock` to write it anew", p.Kind, p.Name, role)
+				return nil, fault.New(fault.Lock, "the lock pins %s %s of %s without a digest; "+anew, p.Kind, p.Name, role)
 			}
 		}
 	}

@@ -186,7 +186,7 @@ func (p *Plan) merge(n *spec.Node, added []component.Addition) error {
 	slices.SortStableFunc(p.Files, func(a, b component.File) int { return strings.Compare(a.Path, b.Path) })
 	for i := 1; i < len(p.Files); i++ {
 		if a, b := p.Files[i-1], p.Files[i]; a.Path == b.Path && a != b {
-			return fault.New(fault.Spec, "%s: two components, or a component and the spec's files, put different things there", a.Path)
+			return fault.New(fault.Spec, "%s: two components, or a component and the spec's files, put different things there; what imgbuild has there is changed by a file of another name beside it (a drop-in), or not at all", a.Path)
 		}
 	}
 	p.Files = slices.Compact(p.Files)

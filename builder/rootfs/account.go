@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/imgbuild/imgbuild/builder/component"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -37,7 +38,7 @@ func addUsers(t *tree.Tree, users []component.User) error {
 		lines["etc/gshadow"] = append(lines["etc/gshadow"], u.Name+":!::")
 		for _, group := range u.Groups {
 			if !addMember(lines["etc/group"], group, u.Name) {
-				return fmt.Errorf("user %s: the base has no group %s", u.Name, group)
+				return fault.New(fault.Spec, "users: %s: the base has no group %s; have the package that brings it in base.packages, or leave it out", u.Name, group)
 			}
 			addMember(lines["etc/gshadow"], group, u.Name) // which need not have it
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/kmod"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -93,6 +94,16 @@ func TestLeaveOutModules(t *testing.T) {
 		if diff := cmp.Diff(want, index(name)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
+	}
+}
+
+func TestCheckModules(t *testing.T) {
+	tr := kernelTree(t)
+	if err := CheckModules(tr, "6.12.1", []string{"dvb-usb", "nic"}); err != nil {
+		t.Error(err)
+	}
+	if err := CheckModules(tr, "6.12.1", []string{"nic", "nosuch"}); fault.KindOf(err) != fault.Spec || !strings.Contains(err.Error(), "boot.modules[1]: the kernel 6.12.1 has no module nosuch") {
+		t.Error(err)
 	}
 }
 

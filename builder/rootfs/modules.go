@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/kmod"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
@@ -56,6 +57,31 @@ func readModules(t *tree.Tree, dir string) (*modules, error) {
 		}
 	}
 	return m, nil
+}
+
+// CheckModules says so when the kernel of that release has none of a name that the spec wants
+// loaded at boot, as a file or built in.
+func CheckModules(t *tree.Tree, release string, wanted []string) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	have := map[string]bool{}
+	for _, list := range []string{"modules.dep", "modules.builtin"} {
+		text, err := t.ReadFile(path.Join("usr/lib/modules", release, list))
+		if err != nil {
+			return fmt.Errorf("reading kernel modules: %w", err)
+		}
+		for line := range strings.Lines(string(text)) {
+			file, _, _ := strings.Cut(strings.TrimSpace(line), ":")
+			have[moduleName(file)] = true
+		}
+	}
+	for i, name := range wanted {
+		if !have[moduleName(name)] {
+			return fault.New(fault.Spec, "boot.modules[%d]: the kernel %s has no module %s; it may be another kernel's (base.kernel), or a package's (base.packages)", i, release, name)
+		}
+	}
+	return nil
 }
 
 // names are those of modules-load.d(5).

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgbuild/imgbuild/builder/component"
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/tree"
 )
 
@@ -116,7 +117,7 @@ func enable(t *tree.Tree, u component.Unit) error {
 	if _, ok := t.Get(target); !ok {
 		target = "etc/systemd/system/" + file
 		if _, ok := t.Get(target); !ok {
-			return fmt.Errorf("unit %s is to be enabled, but no component or package brings it", u.Name)
+			return fault.New(fault.Spec, "units: %s is to start at boot, and nothing brings it; have its package in base.packages, or give it content", u.Name)
 		}
 	}
 	return t.Put("etc/systemd/system/"+u.By+".wants/"+u.Name, link("/"+target))

@@ -84,9 +84,9 @@ func TestApplyRefuses(t *testing.T) {
 		plan *plan.Plan
 		want string
 	}{
-		"unit":              {unit("missing.service"), "unit missing.service is to be enabled, but no component or package brings it"},
-		"instance":          {unit("missing@tty1.service"), "unit missing@tty1.service"},
-		"instance's unit":   {unit("kubelet@1.service"), "unit kubelet@1.service"},
+		"unit":              {unit("missing.service"), "units: missing.service is to start at boot, and nothing brings it"},
+		"instance":          {unit("missing@tty1.service"), "units: missing@tty1.service is to start at boot, and nothing brings it"},
+		"instance's unit":   {unit("kubelet@1.service"), "units: kubelet@1.service is to start at boot, and nothing brings it"},
 		"part":              {one(component.File{Path: "/usr/bin/x", Part: "missing"}), "placing /usr/bin/x: no part of this name"},
 		"below a file":      {one(component.File{Path: "/usr/sbin/x/y", Text: "t"}), "is not a directory"},
 		"below a dead link": {one(component.File{Path: "/opt/x/y", Text: "t"}), `parent "opt" is not a directory`},

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"encoding/base64"
 	"fmt"
 	"regexp"
 	"slices"
@@ -85,6 +86,19 @@ func distance(a, b string) int {
 
 // bootstrapToken is kubeadm's form of one (BootstrapTokenPattern).
 var bootstrapToken = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
+
+// packedKey is how a PEM block begins in base64, as kubeconfigs and Secrets have it, and what tells
+// its kind.
+var packedKey = regexp.MustCompile(`LS0tLS1CRUdJTi[A-Za-z0-9+/]{0,50}`)
+
+// hasKey says whether a text holds what looks like a private key in PEM, as it is or in base64.
+func hasKey(text string) bool {
+	const mark = "PRIVATE KEY-----"
+	return strings.Contains(text, mark) || slices.ContainsFunc(packedKey.FindAllString(text, -1), func(s string) bool {
+		plain, _ := base64.StdEncoding.DecodeString(s[:len(s)/4*4]) // what is no base64 any more ends it
+		return strings.Contains(string(plain), mark)
+	})
+}
 
 // hasToken says whether a text holds what looks like a bootstrap token. A digit in the
 // secret tells it from a name with a dot in it.

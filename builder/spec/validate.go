@@ -231,7 +231,8 @@ func (c *checker) ports() {
 
 // ownWords are the kernel parameters that the image decides; two of them would
 // make a node that does not boot or is not sealed.
-var ownWords = []string{"root", "roothash", "rootflags", "rootfstype", "ro", "rw", "init", "rdinit", "console", "systemd.unit", "systemd.verity"}
+var ownWords = []string{"root", "roothash", "rootflags", "rootfstype", "ro", "rw", "init", "rdinit", "console", "systemd.unit", "systemd.verity",
+	"systemd.unified_cgroup_hierarchy", "systemd.legacy_systemd_cgroup_controller"}
 
 // boot checks how the machine boots, and what the kernel gets to know.
 func (c *checker) boot() {
@@ -246,6 +247,8 @@ func (c *checker) boot() {
 			c.fail(at, "consoles have a key of their own", "use boot.console")
 		case slices.Contains(ownWords, name):
 			c.fail(at, sprintf("%q is decided by the image", name), "remove it")
+		case hasToken(word):
+			c.fail(at, "holds what looks like a bootstrap token", noSecrets)
 		}
 	}
 	for key, value := range c.n.Boot.Sysctls {
@@ -294,17 +297,18 @@ func (c *checker) files() {
 	}
 }
 
+const noSecrets = "secrets come with the node config at boot, never with the image"
+
 // content checks that a text is one, and no secret.
 func (c *checker) content(at, text string) {
 	if j := firstBad([]byte(text)); j >= 0 {
 		c.fail(at, sprintf("byte 0x%02x is not text", text[j]), "binary files belong in a package or base image")
 	}
-	const hint = "secrets come with the node config at boot, never with the image"
-	if strings.Contains(text, "PRIVATE KEY-----") {
-		c.fail(at, "holds a private key", hint)
+	if hasKey(text) {
+		c.fail(at, "holds a private key", noSecrets)
 	}
 	if hasToken(text) {
-		c.fail(at, "holds what looks like a bootstrap token", hint)
+		c.fail(at, "holds what looks like a bootstrap token", noSecrets)
 	}
 }
 

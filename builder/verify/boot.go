@@ -103,6 +103,7 @@ func (r *Report) readUKI(src io.ReaderAt, size int64) error {
 		}
 	}
 	r.Cmdline, r.Kernel = string(sections[".cmdline"]), string(sections[".uname"])
+	r.noSecret(r.UKI, sections[".cmdline"])
 	r.OS = keyValues(string(sections[".osrel"]))
 	for word := range strings.FieldsSeq(r.Cmdline) {
 		if hash, ok := strings.CutPrefix(word, "roothash="); ok {

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"io/fs"
@@ -23,13 +24,28 @@ var setuid = map[string]bool{
 
 var (
 	privateKey = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\r?\n[ \t]*|(?:\\r)?\\n)[A-Za-z0-9+/]`) // as a file, in YAML or in JSON
+	packedKey  = regexp.MustCompile(`LS0tLS1CRUdJTi[A-Za-z0-9+/]{0,50}`)                                          // how PEM begins in base64: a kubeconfig's client-key-data, a Secret
 	joinToken  = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 )
 
 // secret says whether a text looks like it has a private key in it, or a bootstrap
 // token. The plain search before each pattern is what makes a root of 2000 files quick.
 func secret(text []byte, token bool) bool {
-	return bytes.Contains(text, []byte("PRIVATE KEY-----")) && privateKey.Match(text) || token && hasToken(text)
+	return bytes.Contains(text, []byte("PRIVATE KEY-----")) && privateKey.Match(text) || hasPackedKey(text) || token && hasToken(text)
+}
+
+// hasPackedKey unpacks the first line of what PEM there is in base64.
+func hasPackedKey(text []byte) bool {
+	if !bytes.Contains(text, []byte("LS0tLS1CRUdJTi")) {
+		return false
+	}
+	for _, begin := range packedKey.FindAll(text, -1) {
+		line, _ := base64.StdEncoding.DecodeString(string(begin[:len(begin)/4*4])) // as far as it is base64
+		if bytes.Contains(line, []byte(" PRIVATE KEY-----")) {
+			return true
+		}
+	}
+	return false
 }
 
 // hasToken tries the pattern at each dot alone.

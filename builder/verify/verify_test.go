@@ -1,6 +1,7 @@
 package verify_test
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"io/fs"
 	"math/rand/v2"
@@ -99,6 +100,8 @@ func TestHygiene(t *testing.T) {
 		"private key":          {add("etc/pki/ca.key", key, 0o600), "secrets etc/pki/ca.key"},
 		"private key, in YAML": {add("etc/x.yaml", "key: |\n  "+strings.ReplaceAll(key, "\n", "\n  "), 0o600), "secrets etc/x.yaml"},
 		"private key, in JSON": {add("usr/lib/imgbuild/x.json", `{"key":"`+strings.ReplaceAll(key, "\n", `\n`)+`"}`, 0o600), "secrets usr/lib/imgbuild/x.json"},
+		"private key, base64":  {add("etc/admin.conf", "client-key-data: "+base64.StdEncoding.EncodeToString([]byte(key))+"\n", 0o600), "secrets etc/admin.conf"},
+		"certificate, base64":  {add("etc/x.conf", "client-certificate-data: "+base64.StdEncoding.EncodeToString([]byte("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"))+"\n", 0o600), ""},
 		"private key, CRLF":    {add("etc/x.pem", strings.ReplaceAll(key, "\n", "\r\n"), 0o600), "secrets etc/x.pem"},
 		"join token":           {add("etc/kubeadm.yaml", "token: abcdef.0123456789abcdef\n", 0o600), "secrets etc/kubeadm.yaml"},
 		"token, anywhere":      {add("usr/share/site/note", "token: abcdef.0123456789abcdef\n", 0o644), "secrets usr/share/site/note"},

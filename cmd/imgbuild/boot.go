@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -126,7 +127,11 @@ func (o *bootOptions) check() (map[string]string, error) {
 	if o.via != qemu.SMBIOS && o.via != qemu.FWCfg && o.via != boottest.Seed {
 		return nil, fault.New(fault.Usage, "--via %s: smbios, fw_cfg or seed", o.via)
 	}
-	if _, err := vnet.MAC(o.ip); err != nil {
+	_, err := vnet.MAC(o.ip)
+	if _, subnet, perr := net.ParseCIDR(boottest.Subnet); err == nil && perr == nil && !subnet.Contains(net.ParseIP(o.ip)) {
+		err = fmt.Errorf("%s is of another network", o.ip)
+	}
+	if err != nil {
 		return nil, fault.New(fault.Usage, "--ip: %w; machines have addresses of %s", err, boottest.Subnet)
 	}
 	if o.memory < 512 || o.cpus < 1 {

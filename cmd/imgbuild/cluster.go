@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -45,6 +46,11 @@ func newClusterNewCmd() *cobra.Command {
 			}
 			if err := c.Save(dir); err != nil {
 				return err
+			}
+			if host, _, _ := net.SplitHostPort(endpoint); net.ParseIP(host).IsLoopback() {
+				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s is each machine's own address: no other machine can join\n", host); err != nil {
+					return err
+				}
 			}
 			first, join, worker := filepath.Join(dir, identity.MasterFile), filepath.Join(dir, identity.MasterJoinFile), filepath.Join(dir, identity.WorkerFile)
 			return show(cmd, map[string]string{"master": first, "masterJoin": join, "worker": worker, "tokenTTL": ttl.String()}, func(w io.Writer) error {

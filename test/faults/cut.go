@@ -24,9 +24,9 @@ type step struct {
 
 // steps are where first boots are cut, in their order.
 var steps = map[string][]step{
-	"master": {{"container images", 1}, {"clean slate", 8}, {"one cluster", 9}, {"keys and certificates", 1}, {"preflight", 8}, {"virtual address", 1}, {"control plane", 120}, {"only one", 3}, {"cluster", 16}, {"pod network", 10}, {"kubeconfig", 1}, {"commit", 3}},
-	"second": {{"container images", 1}, {"clean slate", 8}, {"waiting for the API", 2}, {"masters before it", 10}, {"etcd members", 2}, {"keys and certificates", 1}, {"preflight", 8}, {"join", 100}, {"kubeconfig", 1}, {"commit", 3}},
-	"worker": {{"container images", 1}, {"clean slate", 8}, {"waiting for the API", 2}, {"preflight", 6}, {"join", 25}, {"commit", 3}},
+	"master": {{"clean slate", 8}, {"container images", 1}, {"one cluster", 9}, {"keys and certificates", 1}, {"preflight", 8}, {"virtual address", 1}, {"control plane", 120}, {"only one", 3}, {"cluster", 16}, {"pod network", 10}, {"kubeconfig", 1}, {"commit", 3}},
+	"second": {{"clean slate", 8}, {"container images", 1}, {"waiting for the API", 2}, {"masters before it", 10}, {"etcd members", 2}, {"keys and certificates", 1}, {"preflight", 8}, {"join", 100}, {"kubeconfig", 1}, {"commit", 3}},
+	"worker": {{"clean slate", 8}, {"container images", 1}, {"waiting for the API", 2}, {"preflight", 6}, {"join", 25}, {"commit", 3}},
 }
 
 // moment is when the power goes: that long after a step has begun.

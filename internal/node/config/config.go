@@ -86,6 +86,10 @@ func Parse(data []byte) (*NodeConfig, error) {
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil {
+		var wrong *yaml.TypeError
+		if errors.As(err, &wrong) {
+			err = errors.New(unknownKey.ReplaceAllString(strings.Join(wrong.Errors, "; "), "$1 is not a key of it"))
+		}
 		return nil, fmt.Errorf("node config: %w", err)
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
@@ -98,6 +102,8 @@ func Parse(data []byte) (*NodeConfig, error) {
 }
 
 var (
+	unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`) // as the library calls it
+
 	tokenForm    = regexp.MustCompile(`^[a-z0-9]{6}\.[a-z0-9]{16}$`)
 	hostnameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	adoptForm    = regexp.MustCompile(`(?i)^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{2}(:[0-9a-f]{2}){5})$`)

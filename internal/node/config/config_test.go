@@ -67,7 +67,7 @@ func TestParse(t *testing.T) {
 func TestParseSaysWhatIsWrong(t *testing.T) {
 	master, worker := documents(t)
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown key":       {strings.Replace(worker, "role:", "rule:", 1), "field rule not found"},
+		"unknown key":       {strings.Replace(worker, "role:", "rule:", 1), "rule is not a key of it"},
 		"unknown role":      {strings.Replace(worker, "role: worker", "role: king", 1), `role: "king": want master or worker`},
 		"endpoint":          {strings.Replace(worker, "10.0.0.10:6443", "10.0.0.10", 1), "is not host:port"},
 		"worker with keys":  {strings.Replace(master, "role: master", "role: worker", 1), "a worker must not hold what signs"},

@@ -86,21 +86,7 @@ func TestRealEtcd(t *testing.T) {
 		}
 	}
 	endOther = start(t, dir, "m2", two, "existing", both)
-	leave := func(stage string) {
-		until(t, stage, func(ctx context.Context) (struct{}, error) {
-			members, err := c.Members(ctx, one)
-			for _, m := range members {
-				if m.At(two) {
-					err = errors.Join(err, c.Remove(ctx, one, m.ID))
-				}
-			}
-			return struct{}{}, err
-		})
-		if members, err := c.Members(t.Context(), one); err != nil || len(members) != 1 {
-			t.Errorf("%s: %+v, %v", stage, members, err)
-		}
-	}
-	leave("it is removed once both run")
+	leave(t, c, "it is removed once both run", one, two)
 	endOther()
 	if err := os.RemoveAll(filepath.Join(dir, "m2")); err != nil {
 		t.Fatal(err)
@@ -115,7 +101,24 @@ func TestRealEtcd(t *testing.T) {
 		t.Fatal("it was removed without a quorum")
 	}
 	start(t, dir, "m2", two, "existing", both)
-	leave("it is removed once it runs")
+	leave(t, c, "it is removed once it runs", one, two)
+}
+
+// leave removes the member at the address two through the one at one.
+func leave(t *testing.T, c Client, stage, one, two string) {
+	t.Helper()
+	until(t, stage, func(ctx context.Context) (struct{}, error) {
+		members, err := c.Members(ctx, one)
+		for _, m := range members {
+			if m.At(two) {
+				err = errors.Join(err, c.Remove(ctx, one, m.ID))
+			}
+		}
+		return struct{}{}, err
+	})
+	if members, err := c.Members(t.Context(), one); err != nil || len(members) != 1 {
+		t.Errorf("%s: %+v, %v", stage, members, err)
+	}
 }
 
 func until[T any](t *testing.T, stage string, what func(context.Context) (T, error)) T {
