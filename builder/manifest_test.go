@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/imgbuild/imgbuild/builder/plan"
+	"github.com/imgbuild/imgbuild/builder/spec"
 	"github.com/imgbuild/imgbuild/internal/fault"
 	"github.com/imgbuild/imgbuild/internal/report"
 )
@@ -28,7 +29,7 @@ func TestNameOfAnotherNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := &plan.Plan{Role: "worker", Arch: "amd64", ID: "new"}
+	p := &plan.Plan{Role: "worker", Arch: "amd64", ID: "new", Spec: &spec.Node{}}
 	if err := inTheWay(o, p); err != nil {
 		t.Error(err)
 	}
