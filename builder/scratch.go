@@ -66,7 +66,7 @@ func needFolder(dir string) error {
 	if errors.As(err, &at) {
 		dir, err = at.Path, at.Err
 	}
-	return fault.New(fault.Usage, "nothing can be written in the folder %s: %w; choose another one with -o", dir, err)
+	return fault.New(fault.Usage, "nothing can be written in the folder %s: %w; choose another one (-o, --lock)", dir, err)
 }
 
 // remove takes the folder away; what matters was renamed out of it.
