@@ -151,7 +151,9 @@ func readLock(o Options) (*lock.File, error) {
 		return &lock.File{Format: lock.Format, Nodes: map[string]lock.Entry{}}, nil
 	}
 	if errors.Is(err, syscall.ENOTDIR) {
-		return nil, needFolder(filepath.Dir(o.lockPath()))
+		if err := needFolder(filepath.Dir(o.lockPath())); err != nil {
+			return nil, err
+		}
 	}
 	if err != nil {
 		return nil, fault.New(fault.Lock, "reading the lock: %w", err)
