@@ -2,6 +2,7 @@ package firstboot
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -267,9 +268,6 @@ func (a *Agent) placeKubelet() error {
 	if err := writeDurably(a.path(dir, "kubelet-client-first.pem"), []byte(pair.Reveal()), 0o600); err != nil {
 		return err
 	}
-	if err := writeThrough(a.path(dir)); err != nil { // its serving certificate comes when the kubelet has started, and it never makes a torn one anew
-		return err
-	}
 	if err := os.Symlink("kubelet-client-first.pem", a.path(current)); err != nil {
 		return err
 	}
@@ -278,7 +276,23 @@ func (a *Agent) placeKubelet() error {
 
 // allowKubelet lifts the kubelet's gate; kubeadm starts the unit itself.
 func (a *Agent) allowKubelet() error {
-	return writeDurably(a.path(RunDir, kubeletFlag), nil, 0o644)
+	flag := a.path(RunDir, kubeletFlag)
+	if _, err := os.Stat(flag); errors.Is(err, fs.ErrNotExist) { // no kubelet has run since the boot
+		if err := a.dropTorn(); err != nil {
+			return err
+		}
+	}
+	return writeDurably(flag, nil, 0o644)
+}
+
+// dropTorn removes the kubelet's serving certificate where a power cut has left less than
+// the whole: the kubelet makes one where there is none, and ends where there is half of one.
+func (a *Agent) dropTorn() error {
+	pair := a.path("/var/lib/kubelet/pki/kubelet")
+	if _, err := tls.LoadX509KeyPair(pair+".crt", pair+".key"); err == nil {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(pair+".crt"), os.RemoveAll(pair+".key"))
 }
 
 // startKubelet lifts the gate and starts the unit, without waiting for it.
