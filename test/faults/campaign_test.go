@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,13 +72,14 @@ func TestCampaign(t *testing.T) {
 // needMaster brings a first master up that joins can go to, once.
 func (s *site) needMaster(t *testing.T) {
 	t.Helper()
-	if s.settled {
+	if s.settled != nil {
 		return
 	}
 	s.scrap(t, "master")
 	from := s.Now()
-	kit.Must(t, s.ready(t, s.boot(t, "master", nil), from))
-	s.settled = true
+	master := s.boot(t, "master", nil)
+	kit.Must(t, s.ready(t, master, from))
+	s.settled = master
 }
 
 // round is one first boot, cut six to ten times, and what comes of it; afterwards the
@@ -95,8 +98,13 @@ func (s *site) round(t *testing.T, kind, name string, n int, built string) (y tr
 	if n%2 == 0 {
 		moments = anyMoments(r, name, 10+r.Intn(5))
 	}
+	var m *boottest.Machine
+	var err error
 	for cut, at := range moments {
-		s.strike(t, s.boot(t, name, how), at)
+		m = s.boot(t, name, how)
+		if err = s.strike(t, m, at); err != nil {
+			break
+		}
 		y.Moments = append(y.Moments, at.String())
 		if cut > 0 {
 			continue
@@ -107,19 +115,48 @@ func (s *site) round(t *testing.T, kind, name string, n int, built string) (y tr
 			how = func(n *boottest.Node) { n.Image = image }
 		}
 	}
-	from := time.Now()
-	m, err := s.revive(t, name, how)
-	y.Seconds = int(time.Since(from).Seconds())
+	if err == nil {
+		from := time.Now()
+		m, err = s.revive(t, name, how)
+		y.Seconds = int(time.Since(from).Seconds())
+	}
 	if err == nil && name == "second" {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		err = s.api.Until(ctx, func(ctx context.Context) error { return s.members(ctx, firstIP, joinIP) })
 	}
 	if y.Held = err == nil; err != nil {
-		y.Why = err.Error()
+		t.Log(err)
+		y.Why, _, _ = strings.Cut(err.Error(), "\n")
+		s.giveUp(t, m, fmt.Sprintf("%s-%d", strings.ReplaceAll(kind, " ", "-"), n))
+		return y
 	}
 	s.dismiss(t, m)
 	return y
+}
+
+// evidence is what a person would look at on a machine that does not come back.
+const evidence = `date; cat /run/imgbuild/status.json /var/lib/imgbuild/firstboot/journal.json; ls -laR /etc/kubernetes /var/lib/etcd /var/lib/kubelet/pki; cat /etc/kubernetes/manifests/etcd.yaml
+systemctl --no-pager --full status kubelet containerd; crictl ps -a; for c in $(crictl ps -a -q); do echo "== $c"; crictl logs --tail 200 "$c" 2>&1; done; journalctl -b --no-pager -o short-monotonic | tail -n 3000`
+
+// giveUp keeps the logs of a machine that does not come back, and of the first master,
+// beside the temporary files, and ends both: the next round has another cluster.
+func (s *site) giveUp(t *testing.T, m *boottest.Machine, what string) {
+	t.Helper()
+	all := []*boottest.Machine{m}
+	if s.settled != nil {
+		all = append(all, s.settled)
+	}
+	s.settled = nil
+	for _, m := range all {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		text, err := m.Sh(ctx, evidence)
+		cancel()
+		file := filepath.Join(os.TempDir(), "imgbuild-faults-"+what+"-"+m.Name+".log")
+		err = errors.Join(err, os.WriteFile(file, []byte(text+"\n"+m.Tail(1000)), 0o600))
+		t.Logf("the logs of %s: %s (%v)", m.Name, file, err)
+		kit.Must(t, m.Kill())
+	}
 }
 
 // dismiss takes a machine out of the cluster, and off.

@@ -79,18 +79,21 @@ const member = "is a member of its cluster"
 
 // strike pulls the plug of a machine at a moment of its first boot, or when it is a
 // member where that comes first: a boot that goes on after a cut leaves steps out.
-func (s *site) strike(t *testing.T, m *boottest.Machine, at moment) {
+func (s *site) strike(t *testing.T, m *boottest.Machine, at moment) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	if _, err := m.WaitConsole(ctx, regexp.MustCompile("imgbuild: (master|worker): "+regexp.QuoteMeta(at.step)+`\r?\n|`+member)); err != nil {
-		t.Fatalf("%s never comes to %q: %v\n%s", m.Name, at.step, err, m.Tail(40))
+		return fmt.Errorf("%s never comes to %q: %w\n%s", m.Name, at.step, err, m.Tail(40))
 	}
 	ended, stop := context.WithTimeout(ctx, at.after)
 	defer stop()
 	_, _ = m.WaitConsole(ended, regexp.MustCompile(member))
-	kit.Must(t, m.Kill())
+	if err := m.Kill(); err != nil {
+		return err
+	}
 	s.Told(t, "%s: the power is cut %s; the last that it said: %s", m.Name, at, lastSaid(m))
+	return nil
 }
 
 var said = regexp.MustCompile(`imgbuild: .*`)

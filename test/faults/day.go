@@ -46,7 +46,7 @@ func BadDay(t *testing.T, at *kit.Site, images map[string]string, each func(*boo
 	worker = d.badMachine(t, stamped)
 	d.badEndpoints(t, worker)
 	d.badTokens(t, worker)
-	d.strike(t, worker, inJoin(d.chance, "worker"))
+	kit.Must(t, d.strike(t, worker, inJoin(d.chance, "worker")))
 	worker, err := d.revive(t, "worker", func(n *boottest.Node) {
 		n.Clock = repro.Now().Add(-time.Hour)
 		if stamped { // with a token that has ended
@@ -78,7 +78,7 @@ func (d *day) badMaster(t *testing.T) *boottest.Machine {
 	master := d.boot(t, "master", func(n *boottest.Node) { n.Clock, n.WriteLog = repro.Now().Add(tenYears), writes })
 	d.says(t, master, "clock ten years ahead", "the clock said .* the cluster's CA ended at")
 	d.clocks.on.Store(true)
-	d.strike(t, master, anyMoments(d.chance, "master", 1)[0])
+	kit.Must(t, d.strike(t, master, anyMoments(d.chance, "master", 1)[0]))
 	d.images["master"], _ = d.relive(t, "master", writes, 5, d.chance)
 	master, err := d.revive(t, "master", nil)
 	kit.Must(t, err)

@@ -48,7 +48,7 @@ type site struct {
 	etcd     etcd.Client
 	balancer *balancer
 	clocks   *clocks
-	settled  bool // the first master is a member, and stays
+	settled  *boottest.Machine // the first master, which is a member and stays; nil: none yet
 }
 
 // newSite builds images and network; nothing runs yet.
