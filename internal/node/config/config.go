@@ -77,7 +77,7 @@ type PKI struct {
 const maxSize = 256 << 10
 
 // Parse reads a node config strictly and checks it. The error carries every
-// finding, and never what was written where a secret belongs.
+// finding and its line, and never what was written where a secret belongs.
 func Parse(data []byte) (*NodeConfig, error) {
 	if len(data) > maxSize {
 		return nil, fmt.Errorf("node config: %d bytes, at most %d", len(data), maxSize)
@@ -96,7 +96,7 @@ func Parse(data []byte) (*NodeConfig, error) {
 		return nil, errors.New("node config: a second document follows the first; give each node a file of its own")
 	}
 	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("node config: %w", err)
+		return nil, fmt.Errorf("node config: %w", withLines(data, err))
 	}
 	return &c, nil
 }

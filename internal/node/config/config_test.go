@@ -68,7 +68,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 	master, worker := documents(t)
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key":       {strings.Replace(worker, "role:", "rule:", 1), "rule is not a key of it"},
-		"unknown role":      {strings.Replace(worker, "role: worker", "role: king", 1), `role: "king": want master or worker`},
+		"unknown role":      {strings.Replace(worker, "role: worker", "role: king", 1), `line 4: role: "king": want master or worker`},
 		"endpoint":          {strings.Replace(worker, "10.0.0.10:6443", "10.0.0.10", 1), "is not host:port"},
 		"worker with keys":  {strings.Replace(master, "role: master", "role: worker", 1), "a worker must not hold what signs"},
 		"master without":    {strings.Replace(worker, "role: worker", "role: master", 1), "a master needs the cluster's keys"},
@@ -94,6 +94,11 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}
+	}
+	_, err := config.Parse([]byte(worker + "hostname: Bad\nsshAuthorizedKeys:\n- ssh-ed25519 AAAA\n- none\n"))
+	at := strings.Count(worker, "\n")
+	if want := fmt.Sprintf("node config: line %d: hostname: \"Bad\": want a DNS label\nline %d: sshAuthorizedKeys[1]: want one public key on one line", at+1, at+4); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 	bad := strings.Replace(worker, "token: ", "token: x", 1)
 	_, rest, _ := strings.Cut(bad, "token: ")
