@@ -96,3 +96,21 @@ func TestTwoFirstLocks(t *testing.T) {
 			"%v, %v, %v: %d roles in the lock, %d pins differ\n%s\n%s", err, errs[0], errs[1], len(f.Nodes), differ, &said[0], &said[1])
 	}
 }
+
+// TestPlanOfStaleLock shows what would be pinned, says that a build would stop, and
+// leaves the lock as it is.
+func TestPlanOfStaleLock(t *testing.T) {
+	good(t)
+	before, err := os.ReadFile(lockFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said, shown strings.Builder
+	err = run.Run(t.Context(), run.Cmd{Name: filepath.Join(tools.Bin, "imgbuild"), Args: []string{"plan", "worker", "-o", t.TempDir(), "--lock", lockFile(), "--set", "base.packages=tree"}, Stderr: &said, Stdout: &shown, Quiet: true})
+	if err != nil || !strings.Contains(said.String(), "a build would stop") || !strings.Contains(said.String(), "`imgbuild lock worker`") || !strings.Contains(shown.String(), "inputs: ") {
+		t.Errorf("%v: %s\n%s", err, &said, &shown)
+	}
+	if after, err := os.ReadFile(lockFile()); err != nil || string(after) != string(before) {
+		t.Errorf("the lock is another one: %v", err)
+	}
+}
