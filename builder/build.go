@@ -167,15 +167,14 @@ func Plan(ctx context.Context, o Options) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := lock.Name(node.Role, node.Arch)
-	if why := before.Stale(name, plan.Ask(node)); before.Nodes[name].Pins != nil && len(why) > 0 {
-		o.Report.Note("a build would stop, this plan pins anew: %v", lock.StaleError(o.lockPath(), name, why))
+	if why := stale(o, node, before); why != nil {
+		o.Report.Note("a build would stop, this plan pins anew: %v", why)
 	}
 	locked, err := resolve(ctx, o, node, sources)
 	if err != nil {
 		return nil, err
 	}
-	return plan.Make(node, locked.Nodes[name].Pins, tools.digests())
+	return plan.Make(node, locked.Nodes[lock.Name(node.Role, node.Arch)].Pins, tools.digests())
 }
 
 // Lock runs the flow up to the lock: what is not pinned is pinned, and what Move

@@ -109,10 +109,7 @@ func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock
 	}
 	name := lock.Name(n.Role, n.Arch)
 	if _, ok := locked.Nodes[name]; ok {
-		if why := locked.Stale(name, plan.Ask(n)); len(why) > 0 {
-			return nil, lock.StaleError(o.lockPath(), name, why)
-		}
-		return locked.Nodes[name].Pins, nil
+		return locked.Nodes[name].Pins, stale(o, n, locked)
 	}
 	if o.Offline {
 		return nil, fault.New(fault.Lock, "%s pins nothing for %s, and --offline cannot: run `imgbuild fetch %s` with the network on", o.lockPath(), name, n.Role)
@@ -126,6 +123,18 @@ func settle(ctx context.Context, o Options, n *spec.Node, s *source.Set) ([]lock
 		return nil, err
 	}
 	return locked.Nodes[name].Pins, writeFile(o.lockPath(), locked.Bytes())
+}
+
+// stale is an error where the lock has pins for the node, and they answer another one.
+func stale(o Options, n *spec.Node, locked *lock.File) error {
+	name := lock.Name(n.Role, n.Arch)
+	if _, ok := locked.Nodes[name]; !ok {
+		return nil
+	}
+	if why := locked.Stale(name, plan.Ask(n)); len(why) > 0 {
+		return lock.StaleError(o.lockPath(), name, why)
+	}
+	return nil
 }
 
 // lockAlone waits until no other run is about to write the lock file, so that two

@@ -27,9 +27,6 @@ const (
 	EtcState = "/var/lib/imgbuild/etc"
 )
 
-// kubeletFlag lets kubelet.service start (its ConditionPathExists).
-const kubeletFlag = "kubelet-may-start"
-
 // maxAttempts is how often kubeadm may fail before the unit does.
 const maxAttempts = 5
 
