@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -138,10 +137,6 @@ func (s *site) round(t *testing.T, kind, name string, n int, built string) (y tr
 	return y
 }
 
-// evidence is what a person would look at on a machine that does not come back.
-const evidence = `date; cat /run/imgbuild/status.json /var/lib/imgbuild/firstboot/journal.json; ls -laR /etc/kubernetes /var/lib/etcd /var/lib/kubelet/pki; cat /etc/kubernetes/manifests/etcd.yaml
-systemctl --no-pager --full status kubelet containerd; crictl ps -a; for c in $(crictl ps -a -q); do echo "== $c"; crictl logs --tail 200 "$c" 2>&1; done; journalctl -b --no-pager -o short-monotonic | tail -n 3000`
-
 // giveUp keeps the logs of a machine that does not come back, and of the first master,
 // beside the temporary files, and ends both: the next round has another cluster.
 func (s *site) giveUp(t *testing.T, m *boottest.Machine, what string) {
@@ -151,13 +146,8 @@ func (s *site) giveUp(t *testing.T, m *boottest.Machine, what string) {
 		all = append(all, s.settled)
 	}
 	s.settled = nil
+	kit.Keep(t, "faults-"+what, all...)
 	for _, m := range all {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		text, err := m.Sh(ctx, evidence)
-		cancel()
-		file := filepath.Join(os.TempDir(), "imgbuild-faults-"+what+"-"+m.Name+".log")
-		err = errors.Join(err, os.WriteFile(file, []byte(text+"\n"+m.Tail(1000)), 0o600))
-		t.Logf("the logs of %s: %s (%v)", m.Name, file, err)
 		kit.Must(t, m.Kill())
 	}
 }
