@@ -39,7 +39,7 @@ var procedure = []struct {
 	{step: "the pod network's packets pass the firewall", cluster: []string{"pods and services", "webhook on the other node"}},
 }
 
-var subtest = regexp.MustCompile(`t\.Run\("([^"]+)"`)
+var subtest = regexp.MustCompile(`(?:t\.Run\(|\t{)"([^"]+)", (?:s\.|func)`)
 
 // TestEveryStepOfTheProcedureIsAskedFor fails when a check or a subtest that
 // stands for a step no longer exists.
