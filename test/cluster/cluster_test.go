@@ -129,6 +129,7 @@ func TestCluster(t *testing.T) {
 	must(t, err)
 	c.Stamped = true
 	t.Cleanup(c.Close)
+	c.Site().Slow(t, 0.5) // on a machine half as fast as most, a control plane loses its leases and restarts
 	s := &suite{c: c, kit: b.kit, plans: b.plans, images: b}
 	g := c.Guard(t.Context(), guardRate, s.targets()...)
 	c.Master, c.Worker = faults.BadDay(t, c.Site(), files, func(n *boottest.Node) { n.Memory += 768; c.Watched(n) }, true)
@@ -333,7 +334,7 @@ func (s *suite) coldBoot(t *testing.T) {
 	const size = "findmnt -bno SIZE /var"
 	was := sh(t, s.c.Worker, size)
 	must(t, s.c.StopWorker(t.Context()))
-	off := time.Now()
+	off := s.c.Site().Now()
 	must(t, run.Run(t.Context(), run.Cmd{Name: "qemu-img", Args: []string{"resize", "-q", filepath.Join(s.kit.Dir, "machines", "worker", "disk.qcow2"), "+4G"}}))
 	ctx := limited(t, limit)
 	must(t, s.c.WaitReady(ctx)) // which powers it on

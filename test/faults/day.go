@@ -48,7 +48,7 @@ func BadDay(t *testing.T, at *kit.Site, images map[string]string, each func(*boo
 	d.badTokens(t, worker)
 	kit.Must(t, d.strike(t, worker, inJoin(d.chance, "worker")))
 	worker, err := d.revive(t, "worker", func(n *boottest.Node) {
-		n.Clock = repro.Now().Add(-time.Hour)
+		n.Clock = at.Now().Add(-time.Hour)
 		if stamped { // with a token that has ended
 			n.Via = boottest.Seed
 		}
@@ -75,7 +75,7 @@ const tenYears = 10*365*24*time.Hour + 96*time.Hour
 func (d *day) badMaster(t *testing.T) *boottest.Machine {
 	t.Helper()
 	writes := filepath.Join(d.Dir, "master.writes")
-	master := d.boot(t, "master", func(n *boottest.Node) { n.Clock, n.WriteLog = repro.Now().Add(tenYears), writes })
+	master := d.boot(t, "master", func(n *boottest.Node) { n.Clock, n.WriteLog = d.Now().Add(tenYears), writes })
 	d.says(t, master, "clock ten years ahead", "the clock said .* the cluster's CA ended at")
 	d.clocks.on.Store(true)
 	kit.Must(t, d.strike(t, master, anyMoments(d.chance, "master", 1)[0]))

@@ -86,9 +86,8 @@ type Cluster struct {
 	Master, Worker *boottest.Machine
 	Stamped        bool // the worker's image carries its node config
 
-	kit    Kit
+	site   *Site
 	images map[string]string
-	socket string
 }
 
 // Up starts the network and the master.
@@ -102,15 +101,15 @@ func (k Kit) Up(ctx context.Context, images map[string]string) (*Cluster, error)
 
 // Network starts the network alone, so that someone is there before the nodes are.
 func (k Kit) Network(ctx context.Context, images map[string]string) (*Cluster, error) {
-	c := &Cluster{kit: k, images: images}
-	var err error
-	if c.Net, c.socket, err = network(); err != nil {
+	net, socket, err := network()
+	if err != nil {
 		return nil, err
 	}
+	c := &Cluster{Net: net, site: &Site{Kit: k, Net: net, Socket: socket, began: repro.Now()}, images: images}
 	if c.API, err = k.NewAPI(ctx, DialMaster(c.Net), time.Minute); err != nil {
 		return nil, err
 	}
-	c.Stranger, err = vnet.NewScanner(c.socket, strangerIP)
+	c.Stranger, err = vnet.NewScanner(socket, strangerIP)
 	return c, err
 }
 
@@ -122,9 +121,7 @@ func (c *Cluster) Start(ctx context.Context) (err error) {
 }
 
 // Site is where the cluster's machines are, for a test that boots them itself.
-func (c *Cluster) Site() *Site {
-	return &Site{Kit: c.kit, Net: c.Net, Socket: c.socket, began: repro.Now()}
-}
+func (c *Cluster) Site() *Site { return c.site }
 
 // join boots the worker, unless it runs, once the master is Ready; that it may come first, test/ha and test/faults show.
 func (c *Cluster) join(ctx context.Context) error {
@@ -149,13 +146,13 @@ func (c *Cluster) boot(ctx context.Context, role, ip string, memory, cpus int, v
 	var config []byte
 	if via != "" {
 		var err error
-		if config, err = os.ReadFile(filepath.Join(c.kit.Dir, "cluster", role+".yaml")); err != nil {
+		if config, err = os.ReadFile(filepath.Join(c.site.Dir, "cluster", role+".yaml")); err != nil {
 			return nil, err
 		}
 	}
 	n := boottest.Node{Name: role, Image: c.images[role], Config: config, Via: via, IP: ip, Memory: memory, CPUs: cpus}
 	c.Watched(&n)
-	return boottest.Start(ctx, n, filepath.Join(c.kit.Dir, "machines"), c.socket, true)
+	return c.site.start(ctx, n)
 }
 
 // Watched has the stranger forget what a machine's firmware answers.
@@ -207,7 +204,7 @@ func (c *Cluster) Close() {
 		_ = c.Stranger.Close()
 	}
 	_ = c.Net.Close()
-	_ = os.RemoveAll(filepath.Dir(c.socket))
+	_ = os.RemoveAll(filepath.Dir(c.site.Socket))
 }
 
 // WaitReady waits until both nodes are Ready and every pod runs, or ctx ends.

@@ -83,15 +83,19 @@ func (s *Site) Now() time.Time {
 // of the first.
 func (s *Site) Start(t *testing.T, n boottest.Node) *boottest.Machine {
 	t.Helper()
+	m, err := s.start(t.Context(), n)
+	Must(t, err)
+	t.Cleanup(func() { _ = m.Kill() })
+	return m
+}
+
+func (s *Site) start(ctx context.Context, n boottest.Node) (*boottest.Machine, error) {
 	if s.pace != 0 {
 		if n.Pace = s.pace; n.Clock.IsZero() {
 			n.Clock = s.Now()
 		}
 	}
-	m, err := boottest.Start(t.Context(), n, filepath.Join(s.Dir, "machines"), s.Socket, true)
-	Must(t, err)
-	t.Cleanup(func() { _ = m.Kill() })
-	return m
+	return boottest.Start(ctx, n, filepath.Join(s.Dir, "machines"), s.Socket, true)
 }
 
 // Until waits until a script succeeds in the machine, and tells when. What the script
