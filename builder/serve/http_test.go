@@ -336,11 +336,9 @@ func TestAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
+	ends(t, "every transfer", func() bool { return r.metrics.running.Load() == 0 && len(r.slots) == 0 })
 	if n := strings.Count(r.said(), `"what":"sent"`); n != 200 {
 		t.Errorf("%d were told of", n)
-	}
-	if r.metrics.running.Load() != 0 || len(r.slots) != 0 {
-		t.Error("transfers are left over")
 	}
 }
 

@@ -188,6 +188,16 @@ func (r *rig) options() Options {
 		Tell: func(e Event) { r.mu.Lock(); defer r.mu.Unlock(); r.events = append(r.events, e) }}
 }
 
+// ends waits until a server has done what it does after the last byte that a client gets.
+func ends(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in the end: %s", what)
+		}
+	}
+}
+
 // said is all that was told, in lines and as JSON.
 func (r *rig) said() string {
 	r.mu.Lock()
