@@ -53,7 +53,7 @@ func (b DebianBase) Build(ctx context.Context, pins []lock.Pin, deb func(lock.Pi
 	}
 	args = append(args, b.Suite, "-", fmt.Sprintf("deb [trusted=yes] http://%s/ ./", listener.Addr()))
 	env := []string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", repro.DefaultEpoch), "DEBIAN_FRONTEND=noninteractive", "INITRD=No",
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin"} // it starts the distribution's own python3, not another that the user's PATH has first
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin:" + os.Getenv("PATH")} // the distribution's python3 before any other of the user's
 	if err := run.Run(ctx, run.Cmd{Name: "mmdebstrap", Args: args, Env: env, Stdout: out}); err != nil {
 		return fmt.Errorf("building the base %s: %w", b.Name, err)
 	}

@@ -21,10 +21,13 @@ const whole = `cat /run/imgbuild/status.json /var/lib/imgbuild/firstboot/journal
 systemctl --no-pager --full status kubelet containerd; for c in $(crictl ps -a -q); do echo "== $c"; crictl logs --tail 1000 "$c" 2>&1; done; journalctl -b --no-pager -o short-monotonic | tail -n 6000`
 
 // Keep leaves the logs of machines that do not do as they should beside the temporary
-// files, in imgbuild-WHAT-NAME.log, and tells the test the brief of them.
+// files, in imgbuild-WHAT-NAME.log, and tells the test the brief of them. One that is off is nil.
 func Keep(t *testing.T, what string, machines ...*boottest.Machine) {
 	t.Helper()
 	for _, m := range machines {
+		if m == nil {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute) // t may have ended
 		short, err := m.Sh(ctx, brief)
 		long, err2 := m.Sh(ctx, whole)

@@ -89,6 +89,7 @@ func (s *Site) Start(t *testing.T, n boottest.Node) *boottest.Machine {
 	return m
 }
 
+// start powers a machine on at the site's pace.
 func (s *Site) start(ctx context.Context, n boottest.Node) (*boottest.Machine, error) {
 	if s.pace != 0 {
 		if n.Pace = s.pace; n.Clock.IsZero() {
