@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/imgbuild/imgbuild/internal/run"
 	"github.com/imgbuild/imgbuild/test/kit"
@@ -226,19 +227,26 @@ func complaint(said string) string {
 	return lines[len(lines)-1]
 }
 
-// ownCache is a copy of the cache in which blobs are shared by hard links.
+// warm is a cache of this process's own with what the good build uses, made once.
+var warm = sync.OnceValues(func() (string, error) {
+	dir, out, start := filepath.Join(folder, "warm"), filepath.Join(folder, "second"), time.Now()
+	defer os.RemoveAll(out)
+	if said, err := build(context.Background(), out, ""); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, said)
+	}
+	return dir, kit.Warm(context.Background(), dir, start)
+})
+
+// ownCache is a copy of warm in which files are shared by hard links, access times with them.
 func ownCache(t *testing.T) string {
 	t.Helper()
-	base, err := os.UserCacheDir()
+	from, err := warm()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(base, "imgbuild-badday", fmt.Sprint(os.Getpid()), strings.ReplaceAll(t.Name(), "/", "_"))
-	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(dir)) })
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := run.Run(t.Context(), run.Cmd{Name: "cp", Args: []string{"-al", filepath.Join(base, "imgbuild"), dir}}); err != nil {
+	dir := filepath.Join(folder, "cache-"+strings.ReplaceAll(t.Name(), "/", "_"))
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := run.Run(t.Context(), run.Cmd{Name: "cp", Args: []string{"-al", from, dir}}); err != nil {
 		t.Fatal(err)
 	}
 	return dir

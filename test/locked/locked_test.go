@@ -29,7 +29,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgbuild/imgbuild/internal/run"
-	"github.com/imgbuild/imgbuild/internal/store"
 	"github.com/imgbuild/imgbuild/test/kit"
 )
 
@@ -184,21 +183,7 @@ func (c cell) builds(t *testing.T) {
 // warm gives the cell a store with what was used since then, as nobody's own.
 func (c cell) warm(t *testing.T, since time.Time) {
 	t.Helper()
-	dir, err := store.DefaultDir()
-	kit.Must(t, err)
-	all, err := store.Open(dir)
-	kit.Must(t, err)
-	blobs, err := all.List()
-	kit.Must(t, err)
-	args := []string{"--reflink=auto", "--target-directory=" + filepath.Join(c.root, "cache", "blobs")}
-	for _, b := range blobs {
-		if !b.Used.Before(since.Add(-store.Noted)) {
-			args = append(args, filepath.Join(dir, "blobs", strings.TrimPrefix(b.Digest, "sha256:")))
-		}
-	}
-	kit.Must(t, os.Mkdir(filepath.Join(c.root, "cache", "blobs"), 0o755))
-	kit.Must(t, run.Run(t.Context(), run.Cmd{Name: "cp", Args: args}))
-	kit.Must(t, run.Run(t.Context(), run.Cmd{Name: "cp", Args: []string{"-r", filepath.Join(dir, "actions"), filepath.Join(c.root, "cache")}}))
+	kit.Must(t, kit.Warm(t.Context(), filepath.Join(c.root, "cache"), since))
 	for _, name := range []string{"cache", "out"} {
 		kit.Must(t, run.Run(t.Context(), run.Cmd{Name: "chown", Args: []string{"-R", fmt.Sprintf("%d:%d", nobody, nobody), filepath.Join(c.root, name)}}))
 	}
