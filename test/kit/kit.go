@@ -5,15 +5,12 @@ package kit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -253,31 +250,6 @@ func (c *Cluster) Watch(ctx context.Context, over func(stage string)) error {
 		return err
 	}
 	over("all pods running")
-	return nil
-}
-
-// Forget takes from a cache what was made under keys that begin so.
-func (k Kit) Forget(ctx context.Context, cache string, prefixes ...string) error {
-	text, err := k.Imgbuild(ctx, "cache", "ls", "--cache", cache, "--output", "json")
-	if err != nil {
-		return err
-	}
-	var entries []struct {
-		Digest string   `json:"digest"`
-		Keys   []string `json:"keys"`
-	}
-	if err := json.Unmarshal([]byte(text), &entries); err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if slices.ContainsFunc(e.Keys, func(key string) bool {
-			return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
-		}) {
-			if err := os.Remove(filepath.Join(cache, "blobs", strings.TrimPrefix(e.Digest, "sha256:"))); err != nil {
-				return err
-			}
-		}
-	}
 	return nil
 }
 
