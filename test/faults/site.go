@@ -20,7 +20,9 @@ import (
 	"time"
 
 	"github.com/imgbuild/imgbuild/builder/boottest"
+	"github.com/imgbuild/imgbuild/internal/node/config"
 	"github.com/imgbuild/imgbuild/internal/node/etcd"
+	"github.com/imgbuild/imgbuild/internal/node/firstboot"
 	"github.com/imgbuild/imgbuild/internal/node/identity"
 	"github.com/imgbuild/imgbuild/internal/repro"
 	"github.com/imgbuild/imgbuild/internal/vnet"
@@ -137,7 +139,8 @@ func (s *site) says(t *testing.T, m *boottest.Machine, what, said string) {
 	}
 }
 
-// ready waits until the machine's own node has been Ready since it was started.
+// ready waits until the machine's own node has been Ready since it was started, and
+// says itself that it is a member.
 func (s *site) ready(t *testing.T, m *boottest.Machine, since time.Time) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -154,6 +157,9 @@ func (s *site) ready(t *testing.T, m *boottest.Machine, since time.Time) error {
 		}
 		if !node.Ready() || !node.Heard().After(since) {
 			return fmt.Errorf("%s is not Ready", name)
+		}
+		if !strings.Contains(node.Metadata.Annotations[config.Annotation], string(firstboot.Committed)) {
+			return fmt.Errorf("%s does not tell of its first boot", name)
 		}
 		return nil
 	})

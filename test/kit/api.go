@@ -148,7 +148,7 @@ type condition struct {
 type Object struct {
 	Metadata struct {
 		Name, Namespace, UID string
-		Labels               map[string]string
+		Labels, Annotations  map[string]string
 	}
 	Spec struct {
 		NodeName   string

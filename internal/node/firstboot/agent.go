@@ -123,7 +123,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
-// resumeCommitted is every boot but the first: the name, then the kubelet.
+// resumeCommitted is every boot but the first: the name, then the kubelet, and what
+// the first had no time for.
 func (a *Agent) resumeCommitted(ctx context.Context) error {
 	for _, s := range []step{{"identity", "", (*Agent).keepMachineID}, {"hostname", "", (*Agent).setHostname}, {"kubelet", "", (*Agent).startKubelet}, {"virtual address", "", (*Agent).resumeVIP}} {
 		a.status.Step = s.name
@@ -133,6 +134,7 @@ func (a *Agent) resumeCommitted(ctx context.Context) error {
 	}
 	a.forget()
 	a.say("%s %s is a member of its cluster; nothing to do", a.facts.Role, a.journal.Hostname)
+	a.tellRest(ctx)
 	return nil
 }
 
@@ -170,7 +172,9 @@ func (a *Agent) try(ctx context.Context) error {
 				err = &fault{s.cure, err}
 			}
 			err = a.fail(s.name, err)
-			a.note(ctx, 1)
+			if a.journal.Phase == Published { // there is a cluster that may know the node
+				a.tell(ctx, a.newNote(), 1)
+			}
 			return err
 		}
 	}

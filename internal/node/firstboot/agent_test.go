@@ -36,6 +36,7 @@ type node struct {
 	api      *fakeAPI // of a master: what its control plane answers
 	endpoint string
 	net      *network // the rest of the world
+	noted    int      // how often its Node object was told that it is a member
 	heard    func(call string)
 }
 
@@ -110,6 +111,9 @@ func (n *node) Run(_ context.Context, name string, args ...string) (string, erro
 	}
 	if n.heard != nil {
 		n.heard(call)
+	}
+	if strings.Contains(call, config.Annotation+`={"phase":"committed"`) {
+		n.noted++
 	}
 	before := n.phase()
 	switch {
@@ -245,8 +249,8 @@ func TestPowerCuts(t *testing.T) {
 				t.Fatalf("%s cut at %d: %v", role, cut, err)
 			}
 			n.cutAt = 0
-			if said, err := n.boot(); err != nil || n.phase() != Committed {
-				t.Errorf("%s cut at %q: phase %s, %v\n%s", role, whole.calls[cut-1], n.phase(), err, said)
+			if said, err := n.boot(); err != nil || n.phase() != Committed || n.noted != 1 {
+				t.Errorf("%s cut at %q: phase %s, noted %d times, %v\n%s", role, whole.calls[cut-1], n.phase(), n.noted, err, said)
 			}
 		}
 	}

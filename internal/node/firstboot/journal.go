@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/imgbuild/imgbuild/internal/node/config"
 )
 
 // Phase is how far a node has come, as its journal says. It only ever moves
@@ -30,6 +32,8 @@ type Journal struct {
 	BootID   string  `json:"bootID"`
 	Hostname string  `json:"hostname"`
 	Machine  Machine `json:"machine,omitzero"` // that the disk belongs to
+
+	Note *config.Note `json:"note,omitempty"` // of a member: what its cluster was not told yet
 
 	// Of a master; the lists have blanks between.
 	Address string `json:"address,omitempty"` // its own, which other masters know

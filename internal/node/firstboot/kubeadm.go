@@ -258,16 +258,17 @@ func (a *Agent) commit(ctx context.Context) error {
 	if err := a.syncState(); err != nil {
 		return err
 	}
+	a.journal.Note = a.newNote()
+	a.journal.Note.Phase = string(Committed)
 	if err := a.record(Committed); err != nil {
 		return err
 	}
-	a.status.Attempt = a.journal.Attempt
 	if err := os.Remove(a.kubeadmFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.say("kubeadm's configuration is in memory until the next boot: %v", err)
 	}
 	a.save() // a member from here on, whether the note below comes about or not
 	a.forget()
-	a.note(ctx, noteTries)
+	a.tellRest(ctx)
 	return ctx.Err()
 }
 

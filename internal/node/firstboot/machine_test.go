@@ -196,9 +196,18 @@ func TestNote(t *testing.T) {
 		t.Errorf("an object that comes later: %v\n%s", err, said)
 	}
 	n = newNode(t, config.Master, data)
-	n.fail["kubectl --kubeconfig /etc/kubernetes/kubelet.conf"] = 99
+	n.fail["kubectl --kubeconfig /etc/kubernetes/kubelet.conf"] = noteTries
 	if said, err := n.boot(); err != nil || n.phase() != Committed || !strings.Contains(said, "does not tell of the first boot") {
 		t.Errorf("an API that does not take it: %v\n%s", err, said)
+	}
+	first := n.calls[len(n.calls)-1]
+	n.calls = nil
+	if said, err := n.boot(); err != nil || n.count(head) != 1 || n.calls[len(n.calls)-1] != first {
+		t.Errorf("the next boot tells of the first: %v, ran %q, want %q\n%s", err, n.calls, first, said)
+	}
+	n.calls = nil
+	if said, err := n.boot(); err != nil || n.count(head) != 0 {
+		t.Errorf("and the one after has nothing to tell: %v, ran %q\n%s", err, n.calls, said)
 	}
 }
 

@@ -115,8 +115,8 @@ func TestPowerCutsOfAJoiningMaster(t *testing.T) {
 		if joined {
 			peer.members = append(peer.members, member("2", "", "10.0.0.11"))
 		}
-		if said, err := n.boot(); err != nil || n.phase() != Committed || joined != slices.Contains(peer.gone(), "2") {
-			t.Errorf("cut at %q: phase %s, removed %v, %v\n%s", whole.calls[cut-1], n.phase(), peer.gone(), err, said)
+		if said, err := n.boot(); err != nil || n.phase() != Committed || n.noted != 1 || joined != slices.Contains(peer.gone(), "2") {
+			t.Errorf("cut at %q: phase %s, noted %d times, removed %v, %v\n%s", whole.calls[cut-1], n.phase(), n.noted, peer.gone(), err, said)
 		}
 	}
 }
