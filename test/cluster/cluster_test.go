@@ -161,6 +161,9 @@ func TestCluster(t *testing.T) {
 		if well := !t.Failed(); !t.Run(step.name, step.do) && well { // the first: others may follow from it
 			kit.Keep(t, "cluster", c.Master, c.Worker)
 		}
+		if c.Worker == nil {
+			t.Fatal("the worker is off: there is nothing more to ask")
+		}
 	}
 }
 

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +44,11 @@ func BadDay(t *testing.T, at *kit.Site, images map[string]string, each func(*boo
 	t.Helper()
 	d := &day{on(t, at, images), chance(t)}
 	d.each = each
+	defer func() {
+		if t.Failed() {
+			kit.Keep(t, "bad-day", slices.Collect(maps.Values(d.last))...)
+		}
+	}()
 	master = d.badMaster(t)
 	worker = d.badMachine(t, stamped)
 	d.badEndpoints(t, worker)

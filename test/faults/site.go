@@ -50,7 +50,8 @@ type site struct {
 	etcd     etcd.Client
 	balancer *balancer
 	clocks   *clocks
-	settled  *boottest.Machine // the first master, which is a member and stays; nil: none yet
+	settled  *boottest.Machine            // the first master, which is a member and stays; nil: none yet
+	last     map[string]*boottest.Machine // by name: what was booted last, on or off
 }
 
 // newSite builds images and network; nothing runs yet.
@@ -69,7 +70,7 @@ func newSite(t *testing.T) *site {
 // on makes a site's endpoint and clocks; its identity and images are there.
 func on(t *testing.T, at *kit.Site, images map[string]string) *site {
 	t.Helper()
-	s := &site{Site: at, t: t, images: images, folder: filepath.Join(at.Dir, "cluster")}
+	s := &site{Site: at, t: t, images: images, folder: filepath.Join(at.Dir, "cluster"), last: map[string]*boottest.Machine{}}
 	_, err := s.Imgbuild(t.Context(), "cluster", "new", "other", "--endpoint", Endpoint, "--dir", s.folder+"-other")
 	kit.Must(t, err)
 	s.id, err = identity.Load(s.folder)
@@ -114,6 +115,7 @@ func (s *site) boot(t *testing.T, name string, how func(*boottest.Node)) *bootte
 		}
 	}
 	m := s.Start(s.t, n)
+	s.last[name] = m
 	kit.Must(t, m.Yield(s.t.Context(), yields[name]))
 	return m
 }
