@@ -244,7 +244,7 @@ func (s *suite) pods(t *testing.T) {
 		}
 	}
 	for _, node := range []string{kit.MasterIP, kit.WorkerIP} { // the worker passes it on to the pod's node
-		if got, err := s.ask(limited(t, time.Minute), node+":30080"); err != nil || got != "hello from web" {
+		if got, err := s.ask(limited(t, 3*time.Minute), node+":30080"); err != nil || got != "hello from web" {
 			t.Errorf("NodePort of %s, from outside: got %q, %v", node, got, err)
 		}
 	}
@@ -264,9 +264,13 @@ func (s *suite) pods(t *testing.T) {
 	}
 }
 
-// ask connects from the gateway and reads all that is said.
+// ask connects from the gateway, as soon as somebody is there, and reads all that is said.
 func (s *suite) ask(ctx context.Context, addr string) (string, error) {
 	conn, err := s.c.Net.Dial(ctx, addr)
+	for err != nil && ctx.Err() == nil { // kube-proxy hears of a service later
+		time.Sleep(time.Second)
+		conn, err = s.c.Net.Dial(ctx, addr)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -281,9 +285,13 @@ func (s *suite) ask(ctx context.Context, addr string) (string, error) {
 // outside looks from the network's gateway: the API answers an operator's own
 // kubeconfig, and what is not declared is closed.
 func (s *suite) outside(t *testing.T) {
-	if nodes, err := s.c.API.List(t.Context(), "/api/v1/nodes"); err != nil || len(nodes) != 2 {
-		t.Errorf("the operator's kubeconfig sees %d nodes, %v", len(nodes), err)
-	}
+	must(t, s.c.API.Until(limited(t, 3*time.Minute), func(ctx context.Context) error {
+		nodes, err := s.c.API.List(ctx, "/api/v1/nodes")
+		if err == nil && len(nodes) != 2 {
+			err = fmt.Errorf("the operator's kubeconfig sees %d nodes", len(nodes))
+		}
+		return err
+	}))
 	for _, p := range []struct {
 		ip, port string
 		open     bool

@@ -46,6 +46,8 @@ func (s *suite) webhook(t *testing.T) {
 	sh(t, s.c.Master, "cat > /run/webhook.yaml <<'YAML'\n"+text+"\nYAML\nkubectl apply -f /run/webhook.yaml && kubectl wait --for=condition=Ready pod/webhook --timeout=600s")
 	defer sh(t, s.c.Master, "kubectl delete -f /run/webhook.yaml --wait=false; rm /run/webhook.yaml")
 
+	_, err = s.c.Master.Until(limited(t, 5*time.Minute), time.Second, "exec 3<>/dev/tcp/$(kubectl get service webhook -o jsonpath={.spec.clusterIP})/443") // kube-proxy hears of it later
+	must(t, err)
 	const rule = "nft -a list chain inet imgbuild input | sed -n 's/.*udp dport 8472 .*# handle //p'"
 	sh(t, s.c.Worker, "handle=$("+rule+") && test -n \"$handle\" && nft delete rule inet imgbuild input handle $handle && { conntrack -D -p udp --dport 8472 >/dev/null 2>&1; true; }")
 	const create = "kubectl -n hooked create configmap "
