@@ -173,7 +173,7 @@ func (a *Agent) try(ctx context.Context) error {
 			}
 			err = a.fail(s.name, err)
 			if a.journal.Phase == Published { // there is a cluster that may know the node
-				a.tell(ctx, a.newNote(), 1)
+				a.tell(ctx, a.newNote(Published), 1)
 			}
 			return err
 		}

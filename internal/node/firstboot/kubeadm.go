@@ -258,8 +258,7 @@ func (a *Agent) commit(ctx context.Context) error {
 	if err := a.syncState(); err != nil {
 		return err
 	}
-	a.journal.Note = a.newNote()
-	a.journal.Note.Phase = string(Committed)
+	a.journal.Note = a.newNote(Committed)
 	if err := a.record(Committed); err != nil {
 		return err
 	}

@@ -12,10 +12,10 @@ import (
 // makes: kubeadm does not wait for that.
 const noteTries = 100
 
-// newNote is what the status says now, for the Node object.
-func (a *Agent) newNote() *config.Note {
+// newNote is what the status says of a phase, for the Node object.
+func (a *Agent) newNote(p Phase) *config.Note {
 	s := a.status
-	return &config.Note{Phase: string(s.Phase), Step: s.Step, Attempt: s.Attempt, Cause: s.Cause,
+	return &config.Note{Phase: string(p), Step: s.Step, Attempt: s.Attempt, Cause: s.Cause,
 		Since: s.Since.Truncate(time.Second), Image: a.facts.PlanID}
 }
 
